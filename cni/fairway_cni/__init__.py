@@ -1,0 +1,1 @@
+"""Container attachment: CNI protocol, addresses, wiring."""

@@ -1,0 +1,1 @@
+"""Names: zone, cache, forwarder, workers."""

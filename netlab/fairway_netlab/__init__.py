@@ -1,0 +1,1 @@
+"""Laboratories out of network namespaces."""

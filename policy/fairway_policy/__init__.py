@@ -1,0 +1,1 @@
+"""Tenant isolation: documents to verdicts to nftables."""

@@ -1,0 +1,1 @@
+"""Revisioned object stores: list, watch, put."""
