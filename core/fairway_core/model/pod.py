@@ -1,0 +1,58 @@
+"""Pods and where they live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairway_core.model.meta import Meta
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A tenant's name space; its labels are what namespaceSelector sees."""
+
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine that runs pods. Addresses and CIDRs are canonical text."""
+
+    meta: Meta
+    addresses: tuple[str, ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PodPort:
+    """A container port that has a name, so that services and policies can refer to it."""
+
+    name: str
+    port: int
+    protocol: str = "TCP"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A container (group) with its own addresses. `ips` is canonical text, at most one per family is used."""
+
+    meta: Meta
+    ips: tuple[str, ...] = ()
+    ports: tuple[PodPort, ...] = ()
+    node_name: str = ""
+    host_network: bool = False
+    phase: str = "Pending"
+    ready: bool = False
+    terminating: bool = False
+    hostname: str = ""
+    subdomain: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """A completed pod keeps its addresses in status, but they may belong to another pod by now."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def on_pod_network(self) -> bool:
+        """Whether policies and endpoints may use its addresses."""
+        return bool(self.ips) and not self.host_network and not self.finished

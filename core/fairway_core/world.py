@@ -1,0 +1,256 @@
+"""World: an immutable snapshot of every object, with indexes, at one revision.
+
+Promise: applying changes costs time proportional to the changes (persistent hash tries), never to the number of objects;
+two worlds with the same objects answer every question the same way, however they came about. Endpoints of services with a
+selector are derived here, in the same revision as the pod or service they come from, so that a name, a virtual IP and a
+policy never disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from rpds import HashTrieMap, HashTrieSet
+
+from fairway_core.endpoints import MANAGED_BY, MANAGER, derive_slices
+from fairway_core.keys import Key
+from fairway_core.model import Attachment, EndpointSlice, Namespace, NetworkPolicy, Node, Object, Pod, Service
+from fairway_core.selectors import Labels, Selector
+
+T = TypeVar("T")
+IndexKey = tuple[str, ...]
+
+POD_NS = "pod-ns"
+POD_IP = "pod-ip"
+POD_LABEL = "pod-label"
+SERVICE_NS = "service-ns"
+SERVICE_SELECTOR = "service-selector"
+SERVICE_IP = "service-ip"
+SLICE_SERVICE = "slice-service"
+POLICY_NS = "policy-ns"
+ATTACHMENT_POD = "attachment-pod"
+KIND = "kind"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object put (`value` set) or deleted (`value` None)."""
+
+    key: Key
+    value: Object | None
+
+
+def _pod_index(pod: Pod) -> Iterator[IndexKey]:
+    namespace = pod.meta.namespace
+    yield (POD_NS, namespace)
+    for ip in pod.ips:
+        yield (POD_IP, ip)
+    for key, value in pod.meta.labels.items():
+        yield (POD_LABEL, namespace, key, value)
+
+
+def _service_index(service: Service) -> Iterator[IndexKey]:
+    namespace = service.meta.namespace
+    yield (SERVICE_NS, namespace)
+    for ip in (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips):
+        yield (SERVICE_IP, ip)
+    if service.selector and service.selector.requirements:
+        # One pair is enough to find the service from a pod that carries it; the whole selector is checked afterwards.
+        first = service.selector.requirements[0]
+        yield (SERVICE_SELECTOR, namespace, first.key, first.values[0])
+
+
+def _slice_index(item: EndpointSlice) -> Iterator[IndexKey]:
+    yield (SLICE_SERVICE, item.meta.namespace, item.service)
+
+
+def _policy_index(policy: NetworkPolicy) -> Iterator[IndexKey]:
+    yield (POLICY_NS, policy.meta.namespace)
+
+
+def _attachment_index(attachment: Attachment) -> Iterator[IndexKey]:
+    yield (ATTACHMENT_POD, attachment.pod_namespace, attachment.pod_name)
+
+
+_INDEXERS: dict[type, Callable[[Any], Iterator[IndexKey]]] = {
+    Pod: _pod_index,
+    Service: _service_index,
+    EndpointSlice: _slice_index,
+    NetworkPolicy: _policy_index,
+    Attachment: _attachment_index,
+}
+
+
+def _index_keys(key: Key, value: Object) -> Iterator[IndexKey]:
+    yield (KIND, key.kind)
+    indexer = _INDEXERS.get(type(value))
+    if indexer is not None:
+        yield from indexer(value)
+
+
+@dataclass(frozen=True)
+class World:
+    """All objects at `revision`. `derive_endpoints` is off where another controller writes EndpointSlices (Kubernetes)."""
+
+    revision: int = 0
+    derive_endpoints: bool = True
+    objects: HashTrieMap[Key, Object] = HashTrieMap()
+    index: HashTrieMap[IndexKey, HashTrieSet[Key]] = HashTrieMap()
+
+    def apply(self, changes: Sequence[Change], revision: int) -> tuple[World, frozenset[Key]]:
+        """The world after `changes`, and the keys whose objects differ from before, derived ones included."""
+        editor = _Editor(self)
+        for change in changes:
+            editor.put(change.key, change.value)
+        if self.derive_endpoints:
+            _rederive(editor, self)
+        return editor.finish(revision), frozenset(editor.touched)
+
+    def get(self, key: Key) -> Object | None:
+        """The object at `key`, or None."""
+        return self.objects.get(key)
+
+    def _typed(self, kind: str, namespace: str, name: str) -> Any:
+        return self.objects.get(Key(kind, namespace, name))
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        return cast("Pod | None", self._typed("Pod", namespace, name))
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        return cast("Service | None", self._typed("Service", namespace, name))
+
+    def namespace(self, name: str) -> Namespace | None:
+        return cast("Namespace | None", self._typed("Namespace", "", name))
+
+    def namespace_labels(self, name: str) -> Labels:
+        """Labels of a namespace; one that nobody declared has only the name label every namespace has."""
+        namespace = self.namespace(name)
+        return namespace.meta.labels if namespace else {"kubernetes.io/metadata.name": name}
+
+    def keys_at(self, *index: str) -> HashTrieSet[Key]:
+        """The keys in one index bucket, in no particular order."""
+        return self.index.get(index, HashTrieSet())
+
+    def at(self, kind: type[T], *index: str) -> list[T]:
+        """The objects of one index bucket, sorted by key."""
+        found = (self.objects[key] for key in sorted(self.keys_at(*index)))
+        return [item for item in found if isinstance(item, kind)]
+
+    def all(self, kind: type[T]) -> list[T]:
+        """Every object of one kind, sorted by key. Costs time in the number of objects of the kind."""
+        return self.at(kind, KIND, kind.__name__)
+
+    def pods(self) -> list[Pod]:
+        return self.all(Pod)
+
+    def services(self) -> list[Service]:
+        return self.all(Service)
+
+    def policies(self) -> list[NetworkPolicy]:
+        return self.all(NetworkPolicy)
+
+    def nodes(self) -> list[Node]:
+        return self.all(Node)
+
+    def attachments(self) -> list[Attachment]:
+        return self.all(Attachment)
+
+    def slices_of(self, namespace: str, service: str) -> list[EndpointSlice]:
+        """The endpoint slices of one service, derived or declared, sorted by key."""
+        return self.at(EndpointSlice, SLICE_SERVICE, namespace, service)
+
+    def pod_of_ip(self, ip: str) -> Pod | None:
+        """The pod an address belongs to now: never a finished or host-network one; the first by key if two claim it."""
+        for pod in self.at(Pod, POD_IP, ip):
+            if pod.on_pod_network:
+                return pod
+        return None
+
+    def pods_matching(self, namespace: str, selector: Selector) -> list[Pod]:
+        """Pods of a namespace that match, sorted by key; found through the rarest label pair where the selector has one."""
+        buckets = [
+            self.keys_at(POD_LABEL, namespace, r.key, r.values[0])
+            for r in selector.requirements
+            if r.operator == "In" and len(r.values) == 1
+        ]
+        keys = min(buckets, key=len) if buckets else self.keys_at(POD_NS, namespace)
+        pods = (cast("Pod", self.objects[key]) for key in sorted(keys))
+        return [pod for pod in pods if selector.matches(pod.meta.labels)]
+
+
+class _Editor:
+    """Mutable scratch over persistent maps; lives within one `World.apply`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.objects = world.objects
+        self.index = world.index
+        self.touched: set[Key] = set()
+
+    def put(self, key: Key, value: Object | None) -> None:
+        old = self.objects.get(key)
+        if old == value:
+            return
+        self.touched.add(key)
+        self._reindex(key, old, value)
+        self.objects = self.objects.discard(key) if value is None else self.objects.insert(key, value)
+
+    def _reindex(self, key: Key, old: Object | None, new: Object | None) -> None:
+        before = set(_index_keys(key, old)) if old is not None else set()
+        after = set(_index_keys(key, new)) if new is not None else set()
+        for entry in before - after:
+            rest = self.index[entry].discard(key)
+            self.index = self.index.insert(entry, rest) if rest else self.index.discard(entry)
+        for entry in after - before:
+            self.index = self.index.insert(entry, self.index.get(entry, HashTrieSet()).insert(key))
+
+    def finish(self, revision: int) -> World:
+        return replace(self._world, revision=revision, objects=self.objects, index=self.index)
+
+    def view(self) -> World:
+        return self.finish(self._world.revision)
+
+
+def _rederive(editor: _Editor, before: World) -> None:
+    """Bring the derived slices of every service that the touched keys can concern up to date."""
+    now = editor.view()
+    for service_key in _services_concerned(editor.touched, before, now):
+        service = now.objects.get(service_key)
+        wanted: dict[Key, Object] = {}
+        if isinstance(service, Service) and service.selector is not None:
+            pods = now.pods_matching(service.meta.namespace, service.selector)
+            wanted = {item.meta.key("EndpointSlice"): item for item in derive_slices(service, pods)}
+        for old in before.slices_of(service_key.namespace, service_key.name):
+            key = old.meta.key("EndpointSlice")
+            if key not in wanted and is_derived(old):
+                editor.put(key, None)
+        for key, value in wanted.items():
+            editor.put(key, value)
+
+
+def is_derived(item: EndpointSlice) -> bool:
+    """Whether the slice was computed by the World, not stored by anybody."""
+    return item.meta.labels.get(MANAGED_BY) == MANAGER
+
+
+def _services_concerned(touched: Iterable[Key], before: World, now: World) -> set[Key]:
+    concerned: set[Key] = set()
+    for key in touched:
+        if key.kind == "Service":
+            concerned.add(key)
+        elif key.kind == "Pod":
+            for world in (before, now):
+                pod = world.objects.get(key)
+                if isinstance(pod, Pod):
+                    concerned.update(_services_selecting(world, pod), _services_selecting(now, pod))
+    return concerned
+
+
+def _services_selecting(world: World, pod: Pod) -> Iterator[Key]:
+    for label, value in pod.meta.labels.items():
+        for key in world.keys_at(SERVICE_SELECTOR, pod.meta.namespace, label, value):
+            service = world.objects[key]
+            if isinstance(service, Service) and service.selector and service.selector.matches(pod.meta.labels):
+                yield key

@@ -1,0 +1,1 @@
+"""nftables: objects, transactions that print themselves, runners."""
