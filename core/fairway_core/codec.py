@@ -91,9 +91,7 @@ def _node(meta: Meta, document: Document) -> Node:
     status = document.get("status") or {}
     spec = _spec(document)
     addresses = tuple(
-        _address(item["address"])
-        for item in status.get("addresses") or ()
-        if item.get("type") in ("InternalIP", "ExternalIP")
+        _address(item["address"]) for item in status.get("addresses") or () if item.get("type") in ("InternalIP", "ExternalIP")
     )
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     return Node(meta, addresses, tuple(map(_cidr, cidrs)))

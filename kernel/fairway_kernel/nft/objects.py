@@ -37,7 +37,7 @@ class Range:
 Atom = str | int | Range
 ElementKey = tuple[Atom, ...]
 ElementValue = tuple[str | int, ...] | str
-"""A map element's data: a tuple of concatenated fields, or a verdict in nft words such as "goto deny_in"."""
+"""A map element's data: a tuple of concatenated fields, or a verdict in nft words such as "goto deny_in". () in plain sets."""
 
 CLASSID_FIELDS = frozenset({"classid", "meta priority"})
 
@@ -97,8 +97,8 @@ class Slot:
     key: ElementKey
 
 
-Elements = Mapping[Slot, ElementValue | None]
-"""Desired or actual contents: plain sets have the value None."""
+Elements = Mapping[Slot, ElementValue]
+"""Desired or actual contents of our sets and maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,10 @@ def render_atom(atom: Atom, field_name: str) -> str:
     return str(atom)
 
 
-def render_element(decl: SetDecl, key: ElementKey, value: ElementValue | None) -> str:
+def render_element(decl: SetDecl, key: ElementKey, value: ElementValue) -> str:
     """One element as it stands between the braces of `elements = { … }`."""
     text = " . ".join(render_atom(atom, name) for atom, name in zip(key, decl.key, strict=True))
-    if value is None:
+    if value == ():
         return text
     if isinstance(value, str):
         return f"{text} : {value}"

@@ -99,7 +99,7 @@ class AddRules:
 @dataclass(frozen=True, slots=True)
 class AddElements:
     decl: SetDecl
-    items: tuple[tuple[ElementKey, ElementValue | None], ...]
+    items: tuple[tuple[ElementKey, ElementValue], ...]
 
     def __str__(self) -> str:
         body = ", ".join(render_element(self.decl, key, value) for key, value in self.items)
@@ -112,21 +112,12 @@ class DeleteElements:
     items: tuple[ElementKey, ...]
 
     def __str__(self) -> str:
-        body = ", ".join(render_element(self.decl, key, None) for key in self.items)
+        body = ", ".join(render_element(self.decl, key, ()) for key in self.items)
         return f"delete element {self.decl.table} {self.decl.name} {{ {body} }}"
 
 
 Operation = (
-    AddTable
-    | DeleteTable
-    | AddSet
-    | DeleteSet
-    | AddChain
-    | FlushChain
-    | DeleteChain
-    | AddRules
-    | AddElements
-    | DeleteElements
+    AddTable | DeleteTable | AddSet | DeleteSet | AddChain | FlushChain | DeleteChain | AddRules | AddElements | DeleteElements
 )
 
 
@@ -168,13 +159,13 @@ def replace_chain(chain: Chain) -> Transaction:
     return Transaction([FlushChain(chain), AddRules(chain)])
 
 
-def element_delta(delta: Delta[Slot, ElementValue | None], decls: dict[str, SetDecl]) -> Transaction:
+def element_delta(delta: Delta[Slot, ElementValue], decls: dict[str, SetDecl]) -> Transaction:
     """Deletes, then adds, grouped by set in declaration order: a changed value is a delete and an add of the same key.
 
     nft 1.0.6 answers EEXIST to adding a key with another value, and a transaction is atomic, so nobody sees the gap.
     """
     deletes: dict[str, list[ElementKey]] = {}
-    adds: dict[str, list[tuple[ElementKey, ElementValue | None]]] = {}
+    adds: dict[str, list[tuple[ElementKey, ElementValue]]] = {}
     for slot in (*delta.delete, *delta.change):
         deletes.setdefault(slot.set, []).append(slot.key)
     for slot, value in delta.add.items():

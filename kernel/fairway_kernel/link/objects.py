@@ -1,0 +1,129 @@
+"""Links as data, and the contract of what carries them out. Pure: no I/O.
+
+Ownership (design rule 4): our bridges are called `fw-…`, our veth host ends `fwb…` (bridged) or `fwr…` (routed) with an alias,
+our routes have protocol number 157, our addresses on the loopback device carry the label `lo:fairway`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+ROUTE_PROTOCOL = 157
+VETH_GROUP = 0x66770001
+"""Interface group that marks our veths."""
+LOOPBACK_LABEL = "lo:fairway"
+GATEWAY4 = "169.254.1.1"
+GATEWAY6 = "fe80::1"
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge of one network. `mac` is fixed for its life; `addresses` in prefix form ("169.254.1.1/32", "fe80::1/64")."""
+
+    name: str
+    mac: str
+    addresses: tuple[str, ...] = ()
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """One container interface and everything on both sides of it.
+
+    `master` is the bridge whose isolated port the host end becomes; None in routed mode, where the host end itself carries
+    `host_mac` and the gateway addresses. Inside: lo up, `ips` as /32 and /128, default routes through the on-link gateways of
+    those families with permanent neighbours to `host_mac` (in bridged mode the bridge's MAC), accept_ra and DAD off, `mac`.
+    On the node: one route per address (protocol 157) and one permanent neighbour per address to `mac`, on the bridge or veth.
+    `alias` is written as ifalias: "fairway network=N pod=NS/NAME id=CONTAINER".
+    """
+
+    host_ifname: str
+    netns: str
+    ifname: str
+    mac: str
+    ips: tuple[str, ...]
+    mtu: int
+    alias: str
+    host_mac: str
+    master: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedVeth:
+    """A veth host end of ours as found on the node."""
+
+    host_ifname: str
+    ifindex: int
+    alias: str
+    master: str | None
+    up: bool
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLinks:
+    """All link state of ours on the node. `routes` maps destination address (no prefix length) to device name."""
+
+    bridges: frozenset[str]
+    veths: tuple[ObservedVeth, ...]
+    routes: tuple[tuple[str, str], ...]
+    neighbours: tuple[tuple[str, str, str], ...]
+    """(address, MAC, device) of permanent neighbours on our devices."""
+    loopback: frozenset[str]
+    """Our addresses on lo, without prefix length."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsideState:
+    """What the container's side looks like, for CHECK. `exists` False: no such interface there."""
+
+    exists: bool
+    up: bool = False
+    mac: str = ""
+    mtu: int = 0
+    ips: tuple[str, ...] = ()
+    default_routes: tuple[str, ...] = ()
+    """Gateways of the default routes through this interface."""
+    peer_ifindex: int = 0
+
+
+class LinkManager(Protocol):
+    """Promise: each call is idempotent unless said otherwise; blocking, for worker threads. Raises KernelError."""
+
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Create or correct the bridge: MAC, addresses, MTU, up."""
+
+    def delete_bridge(self, name: str) -> None:
+        """Remove it; a missing one is no error."""
+
+    def ensure_loopback(self, addresses: Sequence[str]) -> None:
+        """Exactly these addresses of ours on lo (/32, /128), others of ours removed; lo up."""
+
+    def attach(self, veth: Veth) -> None:
+        """Make the pair and configure both sides. A leftover host end of the same name is replaced.
+
+        Raises KernelError(EEXIST) if `ifname` exists in the container, ENOENT or EINVAL if the namespace is gone; leaves nothing
+        behind when it fails.
+        """
+
+    def ensure_node_side(self, veth: Veth) -> None:
+        """Put back port membership, routes, neighbours and up state of an existing veth."""
+
+    def detach(self, host_ifname: str, ips: Sequence[str]) -> None:
+        """Remove the veth, its routes and neighbours; missing ones are no error. Returns when the peer is gone from the
+        container, so that an immediate `attach` of the same name succeeds. Concurrent calls are coalesced."""
+
+    def inside(self, netns: str, ifname: str) -> InsideState:
+        """Look into the container. Raises KernelError(ENOENT) if the namespace is gone."""
+
+    def read(self) -> NodeLinks:
+        """Everything of ours on the node. Costs time in the number of links: start, drift and tests only."""
+
+    def default_mtu(self) -> int:
+        """MTU of the device the default route uses; 1500 without one."""
+
+    def close(self) -> None:
+        """Release sockets."""
