@@ -1,0 +1,121 @@
+"""Network namespaces: make, remove, and run code inside one.
+
+Promise: a thread that entered a namespace is never reused. The caller's thread, and so the event loop's, stays where it is.
+Python 3.11 has no os.setns; libc is called. Sources: setns(2), network_namespaces(7); names under /run/netns as in ip-netns(8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from fairway_core.errors import KernelError
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+MS_BIND = 4096
+MNT_DETACH = 2
+NAMED = Path("/run/netns")
+OWN = "/proc/self/ns/net"
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, operation: str) -> None:
+    if result != 0:
+        raise KernelError(ctypes.get_errno(), operation)
+
+
+def enter(path: str) -> None:
+    """Move the calling thread into the namespace at `path`. For dedicated threads and fresh processes only.
+
+    Raises KernelError: ENOENT if there is none, EINVAL if the path is no network namespace.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(error.errno or 0, f"open network namespace {path}") from error
+    try:
+        _check(_libc().setns(fd, CLONE_NEWNET), f"enter network namespace {path}")
+    finally:
+        os.close(fd)
+
+
+def run_in(path: str, function: Callable[[], T]) -> T:
+    """Run `function` inside the namespace at `path` on a thread of its own and hand back its result or exception."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            enter(path)
+            outcome.append(function())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name=f"netns:{path}", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+async def call_in(path: str, function: Callable[[], T]) -> T:
+    """`run_in` for the event loop."""
+    return await asyncio.to_thread(run_in, path, function)
+
+
+def identity(path: str) -> tuple[int, int]:
+    """Device and inode of the namespace behind `path`: equal exactly for the same namespace. Raises KernelError."""
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise KernelError(error.errno or 0, f"stat network namespace {path}") from error
+    return stat.st_dev, stat.st_ino
+
+
+def create(name: str) -> str:
+    """Make a named namespace, visible to `ip netns`; returns its path. Raises KernelError(EEXIST) if the name is taken."""
+    NAMED.mkdir(parents=True, exist_ok=True)
+    target = NAMED / name
+    try:
+        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
+    except OSError as error:
+        raise KernelError(error.errno or 0, f"create network namespace {name}") from error
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            libc = _libc()
+            _check(libc.unshare(CLONE_NEWNET), f"unshare for {name}")
+            _check(libc.mount(b"/proc/thread-self/ns/net", bytes(target), b"none", MS_BIND, None), f"bind {target}")
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        target.unlink(missing_ok=True)
+        raise failure[0]
+    return str(target)
+
+
+def delete(name: str) -> None:
+    """Remove a named namespace; a missing one is no error. Links inside die with the last process that uses it."""
+    target = NAMED / name
+    if not target.exists():
+        return
+    _libc().umount2(bytes(target), MNT_DETACH)
+    with suppress(FileNotFoundError):
+        target.unlink()
