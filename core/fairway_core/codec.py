@@ -236,6 +236,8 @@ def _attachment(meta: Meta, document: Document) -> Attachment:
         mode=spec["mode"],
         mtu=int(spec["mtu"]),
         boot_id=spec.get("bootID") or "",
+        netns_id=spec.get("netnsID") or "",
+        confirmed=bool(spec.get("confirmed")),
         pod_declared=bool(spec.get("podDeclared")),
         aliases=tuple(spec.get("aliases") or ()),
     )

@@ -12,7 +12,8 @@ class Attachment:
     """Keyed by (network, container id, interface name) as CNI defines an attachment (spec 1.1.0, section 2).
 
     `ips` are addresses without prefix length (/32 and /128 are implied); `boot_id` is the kernel's at the time of ADD, so
-    that a reboot is noticed; `pod_declared` tells that the Pod object existed before and must outlive the attachment.
+    that a reboot is noticed; `netns_id` is "device:inode" of the namespace, so that a reused path is noticed; `confirmed` becomes
+    true after the wiring is done: an ADD retried before that cleans up first; `pod_declared` tells that the Pod object existed before and must outlive the attachment.
     """
 
     meta: Meta
@@ -28,5 +29,7 @@ class Attachment:
     mode: str = "bridge"
     mtu: int = 1500
     boot_id: str = ""
+    netns_id: str = ""
+    confirmed: bool = False
     pod_declared: bool = False
     aliases: tuple[str, ...] = ()
