@@ -11,9 +11,10 @@ from fairway_core.model.meta import Meta
 class Attachment:
     """Keyed by (network, container id, interface name) as CNI defines an attachment (spec 1.1.0, section 2).
 
-    `ips` are addresses without prefix length (/32 and /128 are implied); `boot_id` is the kernel's at the time of ADD, so
-    that a reboot is noticed; `netns_id` is "device:inode" of the namespace, so that a reused path is noticed; `confirmed` becomes
-    true after the wiring is done: an ADD retried before that cleans up first; `pod_declared` tells that the Pod object existed before and must outlive the attachment.
+    `ips` are addresses without prefix length (/32 and /128 are implied). `boot_id` is the kernel's at the time of ADD, so that
+    a reboot is noticed; `netns_id` is "device:inode" of the namespace, so that a reused path is noticed. `confirmed` becomes
+    true after the wiring is done: an ADD retried before that cleans up first. `pod_declared` tells that the Pod object existed
+    before and must outlive the attachment.
     """
 
     meta: Meta
