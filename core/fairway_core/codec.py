@@ -252,3 +252,26 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "NetworkPolicy": _policy,
     "Attachment": _attachment,
 }
+
+
+def encode_slice(item: EndpointSlice) -> dict[str, Any]:
+    """The document of an EndpointSlice: the inverse of decoding, for slices that were derived and never stored."""
+    endpoints = [
+        {
+            "addresses": list(endpoint.addresses),
+            "conditions": {"ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating},
+            **({"hostname": endpoint.hostname} if endpoint.hostname else {}),
+            **({"nodeName": endpoint.node_name} if endpoint.node_name else {}),
+            **({"zone": endpoint.zone} if endpoint.zone else {}),
+            **({"targetRef": {"kind": "Pod", "name": endpoint.pod}} if endpoint.pod else {}),
+        }
+        for endpoint in item.endpoints
+    ]
+    return {
+        "apiVersion": BY_NAME["EndpointSlice"].api_version,
+        "kind": "EndpointSlice",
+        "metadata": {"name": item.meta.name, "namespace": item.meta.namespace, "labels": dict(item.meta.labels)},
+        "addressType": f"IPv{item.family}",
+        "endpoints": endpoints,
+        "ports": [{"name": port.name, "port": port.port, "protocol": port.protocol} for port in item.ports],
+    }

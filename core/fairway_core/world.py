@@ -161,6 +161,11 @@ class World:
         """The endpoint slices of one service, derived or declared, sorted by key."""
         return self.at(EndpointSlice, SLICE_SERVICE, namespace, service)
 
+    def is_derived_key(self, key: Key) -> bool:
+        """Whether the object at `key` was computed here and is in no store."""
+        item = self.objects.get(key)
+        return isinstance(item, EndpointSlice) and is_derived(item)
+
     def pod_of_ip(self, ip: str) -> Pod | None:
         """The pod an address belongs to now: never a finished or host-network one; the first by key if two claim it."""
         for pod in self.at(Pod, POD_IP, ip):

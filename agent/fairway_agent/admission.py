@@ -1,0 +1,148 @@
+"""What happens to a user's documents before they are stored: defaults that must be decided once and kept. Pure.
+
+Services get their ClusterIPs and node ports here, from ranges, and keep them for life (Kubernetes API reference, ServiceSpec:
+`clusterIP` and `nodePort` are allocated by the API server). Fields only the system writes (status) survive an apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from fairway_core.codec import key_of
+from fairway_core.errors import ExhaustedError, UserError
+from fairway_core.keys import Key
+from fairway_core.model.meta import family_of
+from fairway_core.model.service import NO_CLUSTER_IP
+
+NODE_PORTS = range(30000, 32768)
+
+Document = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Ranges:
+    """Addresses and ports in use by services other than those being applied, and where new ones come from."""
+
+    cidrs: tuple[IPv4Network | IPv6Network, ...]
+    ips: dict[str, Key] = field(default_factory=dict)
+    node_ports: dict[tuple[int, str], Key] = field(default_factory=dict)
+
+    def claim_ip(self, key: Key, text: str) -> str:
+        """Take a given address. Raises UserError if another service has it."""
+        address = str(ip_address(text))
+        holder = self.ips.setdefault(address, key)
+        if holder != key:
+            raise UserError(f"{key}: spec.clusterIP: {address} belongs to {holder}")
+        return address
+
+    def new_ip(self, key: Key, cidr: IPv4Network | IPv6Network) -> str:
+        """The first free address, network and broadcast addresses left out. Raises ExhaustedError."""
+        # Scanning starts at a place that depends on the name, so that a recreated service tends to get its address back.
+        size = min(cidr.num_addresses - 2, 65534)
+        if size < 1:
+            raise ExhaustedError(f"service range {cidr} has no usable address")
+        start = sum((i + 1) * byte for i, byte in enumerate(str(key).encode())) % size
+        base = int(cidr.network_address) + 1
+        for step in range(size):
+            address = str(ip_address(base + (start + step) % size))
+            if address not in self.ips:
+                self.ips[address] = key
+                return address
+        raise ExhaustedError(f"service range {cidr} is exhausted: {size} of {size} addresses in use")
+
+    def claim_port(self, key: Key, port: int, protocol: str) -> int:
+        """Take a given node port. Raises UserError if another service has it for the protocol."""
+        holder = self.node_ports.setdefault((port, protocol), key)
+        if holder != key:
+            raise UserError(f"{key}: spec.ports: nodePort {port}/{protocol} belongs to {holder}")
+        return port
+
+    def new_port(self, key: Key, protocol: str) -> int:
+        """A free node port. Raises ExhaustedError."""
+        for port in NODE_PORTS:
+            if (port, protocol) not in self.node_ports:
+                return self.claim_port(key, port, protocol)
+        raise ExhaustedError(f"node ports {NODE_PORTS.start}-{NODE_PORTS.stop - 1}/{protocol} are exhausted")
+
+
+def ranges_from(cidrs: Sequence[str], services: Sequence[Document], applied: frozenset[Key]) -> Ranges:
+    """What is taken now, by the stored services. Those in `applied` keep what they hold unless their new document says else."""
+    ranges = Ranges(tuple(ip_network(cidr) for cidr in cidrs))
+    for document in services:
+        key = key_of(document)
+        if key in applied:
+            continue
+        _claim(ranges, key, document.get("spec") or {})
+    return ranges
+
+
+def _claim(ranges: Ranges, key: Key, spec: Mapping[str, Any]) -> None:
+    for ip in _given_ips(spec):
+        ranges.ips.setdefault(str(ip_address(ip)), key)
+    for port in spec.get("ports") or ():
+        if port.get("nodePort"):
+            ranges.node_ports.setdefault((port["nodePort"], port.get("protocol") or "TCP"), key)
+
+
+def _given_ips(spec: Mapping[str, Any]) -> list[str]:
+    ips = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    return [ip for ip in ips if ip != NO_CLUSTER_IP]
+
+
+def admit(document: Document, before: Document | None, ranges: Ranges) -> dict[str, Any]:
+    """The document to store: the user's, completed. `before` is the stored one, if there is one. Raises UserError."""
+    result = dict(document)
+    if before is not None and "status" in before and "status" not in document:
+        result["status"] = before["status"]
+    if document.get("kind") == "Service":
+        result["spec"] = _service_spec(key_of(document), dict(document.get("spec") or {}), before, ranges)
+    return result
+
+
+def _service_spec(key: Key, spec: dict[str, Any], before: Document | None, ranges: Ranges) -> dict[str, Any]:
+    if spec.get("type") == "ExternalName":
+        return spec
+    old = dict((before or {}).get("spec") or {}) if (before or {}).get("kind") == "Service" else {}
+    _cluster_ips(key, spec, old, ranges)
+    spec["ports"] = list(_ports(key, spec, old, ranges))
+    return spec
+
+
+def _cluster_ips(key: Key, spec: dict[str, Any], old: Mapping[str, Any], ranges: Ranges) -> None:
+    wanted = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    if wanted[:1] == [NO_CLUSTER_IP]:
+        spec["clusterIP"], spec["clusterIPs"] = NO_CLUSTER_IP, [NO_CLUSTER_IP]
+        return
+    ips = [ranges.claim_ip(key, ip) for ip in wanted or _given_ips(old)]
+    for cidr in _families(spec, ranges):
+        if not any(family_of(ip) == cidr.version for ip in ips):
+            ips.append(ranges.new_ip(key, cidr))
+    spec["clusterIP"], spec["clusterIPs"] = (ips[0] if ips else ""), ips
+
+
+def _families(spec: Mapping[str, Any], ranges: Ranges) -> Iterator[IPv4Network | IPv6Network]:
+    """One range per family the service wants (Kubernetes ipFamilies and ipFamilyPolicy): SingleStack unless it says else."""
+    named = [{"IPv4": 4, "IPv6": 6}[name] for name in spec.get("ipFamilies") or ()]
+    policy = spec.get("ipFamilyPolicy") or ("PreferDualStack" if len(named) > 1 else "SingleStack")
+    order = [*named, *(cidr.version for cidr in ranges.cidrs)]
+    wanted = list(dict.fromkeys(order))[: 1 if policy == "SingleStack" else 2]
+    found = {cidr.version: cidr for cidr in reversed(ranges.cidrs)}
+    missing = [version for version in wanted if version not in found]
+    if missing or (policy == "RequireDualStack" and len(wanted) < 2):
+        raise UserError(f"spec.ipFamilies: no service range for {'IPv' + str(missing[0]) if missing else 'a second family'}")
+    yield from (found[version] for version in wanted)
+
+
+def _ports(key: Key, spec: Mapping[str, Any], old: Mapping[str, Any], ranges: Ranges) -> Iterator[dict[str, Any]]:
+    exposed = spec.get("type") in ("NodePort", "LoadBalancer")
+    held = {(p["port"], p.get("protocol") or "TCP"): p.get("nodePort") for p in old.get("ports") or ()}
+    for port in spec.get("ports") or ():
+        done = dict(port)
+        protocol = done.setdefault("protocol", "TCP")
+        given = done.get("nodePort") or (held.get((done["port"], protocol)) if exposed else None)
+        if exposed:
+            done["nodePort"] = ranges.claim_port(key, given, protocol) if given else ranges.new_port(key, protocol)
+        yield done

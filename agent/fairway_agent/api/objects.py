@@ -1,0 +1,68 @@
+"""/v1/objects, /v1/apply, /v1/delete."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from fairway_agent.api.body import json_object, key_from
+from fairway_agent.objects import Objects, Result, key_json
+from fairway_core.errors import UserError
+from fairway_core.keys import Key, kind_named
+from fairway_core.selectors_text import parse_selector
+
+
+class ObjectRoutes:
+    """Handlers over `Objects`."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/objects/{plural}", self.select),
+            web.get("/v1/objects/{plural}/{name}", self.get),
+            web.post("/v1/apply", self.apply),
+            web.post("/v1/delete", self.delete),
+        ]
+
+    async def select(self, request: web.Request) -> web.StreamResponse:
+        kind = kind_named(request.match_info["plural"])
+        namespace = request.query.get("namespace") if kind.namespaced else None
+        selector = parse_selector(request.query.get("selector", ""))
+        if request.query.get("watch") == "1":
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            await response.prepare(request)
+            async for event in self._objects.watch(kind.name, namespace, selector):
+                await response.write(json.dumps(event).encode() + b"\n")
+            return response
+        revision, items = await self._objects.select(kind.name, namespace, selector)
+        return web.json_response({"revision": revision, "items": items})
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        kind = kind_named(request.match_info["plural"])
+        namespace = request.query.get("namespace", "default") if kind.namespaced else ""
+        revision, item = await self._objects.get(Key(kind.name, namespace, request.match_info["name"]))
+        return web.json_response({"revision": revision, "item": item})
+
+    async def apply(self, request: web.Request) -> web.StreamResponse:
+        body = await json_object(request, "documents", "dryRun")
+        documents = body.get("documents")
+        if not isinstance(documents, list) or not all(isinstance(item, dict) for item in documents):
+            raise UserError("documents: a list of objects is required")
+        revision, results = await self._objects.apply(documents, body.get("dryRun") is True)
+        return web.json_response({"revision": revision, "results": [_json(result) for result in results]})
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        body = await json_object(request, "keys")
+        keys = body.get("keys")
+        if not isinstance(keys, list):
+            raise UserError("keys: a list of keys is required")
+        revision, results = await self._objects.delete([key_from(item) for item in keys])
+        return web.json_response({"revision": revision, "results": [_json(result) for result in results]})
+
+
+def _json(result: Result) -> dict[str, Any]:
+    return {"key": key_json(result.key), "action": result.action, "before": result.before, "after": result.after}

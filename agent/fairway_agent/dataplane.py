@@ -1,0 +1,81 @@
+"""The node's rules: compilers in, one nft transaction out. Runs on the reconcile thread only.
+
+Rule of the road 1: nothing else writes elements. The policy generation is bumped in a second transaction after a change that
+takes rights away, so that established connections are judged again (policy/DESIGN.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairway_core.keys import Key
+from fairway_core.world import World
+from fairway_kernel.conntrack import Conntrack
+from fairway_kernel.nft.compiler import Compiler
+from fairway_kernel.nft.objects import Elements, Layout
+from fairway_kernel.nft.runner import NftRunner
+from fairway_kernel.nft.tables import NftTables
+from fairway_policy.compiler import PolicyCompiler
+from fairway_policy.generation import GENERATION_MASK, Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one step did: elements changed, and whether established connections are judged anew."""
+
+    elements: int
+    bumped: bool
+
+
+class Dataplane:
+    """Owns the compilers and the tables. Blocking; one thread at a time."""
+
+    def __init__(
+        self, runner: NftRunner, compilers: Sequence[Compiler], policy: PolicyCompiler, conntrack: Conntrack, log: logging.Logger
+    ) -> None:
+        self._compilers = (*compilers, policy)
+        self._policy = policy
+        self._conntrack = conntrack
+        self._log = log
+        layout = sum((compiler.layout for compiler in self._compilers), Layout())
+        self.tables = NftTables(runner, layout, log)
+        self._generation = Generation(0)
+
+    def adopt(self) -> None:
+        """Take over what the kernel holds, flushing nothing; numbers found there are kept in use."""
+        actual: Elements = self.tables.adopt()
+        for compiler in self._compilers:
+            compiler.learn(actual)
+        self._generation = Generation.found(actual)
+
+    def step(self, before: World, after: World, touched: frozenset[Key]) -> Applied:
+        """Bring the kernel from `before` to `after`. Raises KernelError; the next step or `retry` then tries again."""
+        for compiler in self._compilers:
+            for owner, elements in compiler.update(before, after, touched).items():
+                self.tables.declare(owner, elements)
+        return self.retry()
+
+    def retry(self) -> Applied:
+        """Commit whatever is still pending."""
+        delta = self.tables.commit()
+        bumped = self._generation.number == 0 or self._policy.tightens(delta)
+        if bumped:
+            self._bump()
+        return Applied(len(delta), bumped)
+
+    def _bump(self) -> None:
+        following = self._generation.next()
+        if following.wrapped:
+            # An entry stamped with this number one lap ago would pass unjudged.
+            self._conntrack.sweep_mark(GENERATION_MASK)
+        self.tables.replace_chains(following.chains(), following.owner, following.elements())
+        self._generation = following
+
+    def verify(self) -> int:
+        """Compare with the kernel in full and repair; the number of repaired elements and chains."""
+        return len(self.tables.verify())
+
+    def close(self) -> None:
+        self.tables.close()

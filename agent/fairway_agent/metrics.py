@@ -1,0 +1,57 @@
+"""The agent's own metrics, in a registry of its own (no globals)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fairway_agent.dataplane import Applied
+from fairway_agent.live import LiveRevisions
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """Names begin with `fairway_`; durations are in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.steps = Histogram(
+            "fairway_reconcile_seconds", "Time from a change seen to its rules committed", buckets=SECONDS, registry=self.registry
+        )
+        self.elements = Counter("fairway_nft_elements_changed", "nft elements added, changed or deleted", registry=self.registry)
+        self.bumps = Counter(
+            "fairway_policy_generation_bumps", "Times established connections were judged anew", registry=self.registry
+        )
+        self.nft_failures = Counter("fairway_nft_failures", "Transactions the kernel refused", registry=self.registry)
+        self.repairs = Counter(
+            "fairway_drift_repairs", "Kernel objects put back after a foreign change", ["part"], registry=self.registry
+        )
+        self.cni = Histogram(
+            "fairway_cni_seconds", "Time to answer a CNI request", ["command", "code"], buckets=SECONDS, registry=self.registry
+        )
+
+    def observe_step(self, seconds: float, applied: Applied) -> None:
+        """Record one reconcile step."""
+        self.steps.observe(seconds)
+        self.elements.inc(applied.elements)
+        if applied.bumped:
+            self.bumps.inc()
+
+    def render(self) -> bytes:
+        """Prometheus text exposition format 0.0.4."""
+        return generate_latest(self.registry)
+
+
+class LiveCollector(Collector):
+    """Live revisions, read at scrape time."""
+
+    def __init__(self, live: LiveRevisions) -> None:
+        self._live = live
+
+    def collect(self) -> list[Metric]:
+        family = GaugeMetricFamily("fairway_live_revision", "Revision that is live, by part", labels=["part"])
+        for part, revision in self._live.snapshot().items():
+            family.add_metric([part], revision)
+        return [family]

@@ -1,0 +1,169 @@
+"""Objects as the API serves them: read, follow, apply, delete. No HTTP here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairway_agent.admission import Ranges, admit, ranges_from
+from fairway_agent.reconcile import Reconciler
+from fairway_core.codec import encode_slice, key_of
+from fairway_core.documents import check_document
+from fairway_core.errors import ConflictError, NotFoundError, UserError
+from fairway_core.keys import Key
+from fairway_core.model import EndpointSlice
+from fairway_core.selectors import Selector
+from fairway_core.world import KIND, World, is_derived
+from fairway_store.api import ANY, Delete, Document, Put, Store, Write
+
+COMMIT_TRIES = 5
+FOLLOW_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an apply or delete did to one object."""
+
+    key: Key
+    action: str
+    before: Document | None = None
+    after: Document | None = None
+
+
+class Objects:
+    """Promise: apply and delete change everything or nothing, and never overwrite a change they did not see."""
+
+    def __init__(self, store: Store, reconciler: Reconciler, service_cidrs: Sequence[str]) -> None:
+        self._store = store
+        self._reconciler = reconciler
+        self._cidrs = tuple(service_cidrs)
+        self._followers: set[asyncio.Queue[tuple[World, frozenset[Key]] | None]] = set()
+        reconciler.subscribe(self)
+
+    async def select(self, kind: str, namespace: str | None, selector: Selector) -> tuple[int, list[Document]]:
+        """Documents of a kind, sorted by key, and the revision they are of."""
+        listing = await self._store.list(kind)
+        found = {entry.key: entry.document for entry in listing.entries}
+        found.update(self._derived(kind))
+        wanted = (
+            document
+            for key, document in sorted(found.items())
+            if namespace in (None, key.namespace) and selector.matches(_labels(document))
+        )
+        return listing.revision, list(wanted)
+
+    def _derived(self, kind: str) -> dict[Key, Document]:
+        if kind != "EndpointSlice":
+            return {}
+        slices = self._reconciler.world.at(EndpointSlice, KIND, kind)
+        return {item.meta.key(kind): encode_slice(item) for item in slices if is_derived(item)}
+
+    async def get(self, key: Key) -> tuple[int, Document]:
+        """One document. Raises NotFoundError."""
+        document = await self._document(key)
+        if document is None:
+            raise NotFoundError(f"{key} does not exist")
+        return self._reconciler.world.revision, document
+
+    async def _document(self, key: Key) -> Document | None:
+        entry = await self._store.get(key)
+        return entry.document if entry else self._derived(key.kind).get(key)
+
+    def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
+        for queue in list(self._followers):
+            if queue.qsize() >= FOLLOW_LIMIT:
+                # A client that does not read is cut off rather than kept in memory.
+                queue.put_nowait(None)
+                self._followers.discard(queue)
+            else:
+                queue.put_nowait((after, touched))
+
+    async def watch(self, kind: str, namespace: str | None, selector: Selector) -> AsyncIterator[dict[str, Any]]:
+        """The list as PUT events, a SYNC, then every change; ends if the client falls far behind."""
+        queue: asyncio.Queue[tuple[World, frozenset[Key]] | None] = asyncio.Queue()
+        self._followers.add(queue)
+        try:
+            revision, documents = await self.select(kind, namespace, selector)
+            for document in documents:
+                yield {"type": "PUT", "document": document, "revision": revision}
+            yield {"type": "SYNC", "revision": revision}
+            while (event := await queue.get()) is not None:
+                after, touched = event
+                for key in sorted(key for key in touched if key.kind == kind and namespace in (None, key.namespace)):
+                    yield await self._event(key, after.revision, selector)
+        finally:
+            self._followers.discard(queue)
+
+    async def _event(self, key: Key, revision: int, selector: Selector) -> dict[str, Any]:
+        document = await self._document(key)
+        if document is None or not selector.matches(_labels(document)):
+            return {"type": "DELETE", "key": key_json(key), "revision": revision}
+        return {"type": "PUT", "document": document, "revision": revision}
+
+    async def apply(self, documents: Sequence[Document], dry_run: bool) -> tuple[int, list[Result]]:
+        """Create or replace all of `documents`. Raises UserError, ConflictError; then nothing has changed."""
+        for document in documents:
+            check_document(document)
+        keys = [key_of(document) for document in documents]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"{key} is given more than once")
+        for _attempt in range(COMMIT_TRIES):
+            revision, results, writes = await self._plan(dict(zip(keys, documents, strict=True)))
+            if dry_run or not writes:
+                return revision, results
+            try:
+                return await self._store.commit(writes), results
+            except ConflictError:
+                # Somebody else wrote one of them in between; look again.
+                continue
+        raise ConflictError("the objects keep changing while they are applied; nothing was changed")
+
+    async def _plan(self, documents: Mapping[Key, Document]) -> tuple[int, list[Result], list[Write]]:
+        ranges = await self._ranges(frozenset(documents))
+        results: list[Result] = []
+        writes: list[Write] = []
+        for key, document in documents.items():
+            entry = await self._store.get(key)
+            before = entry.document if entry else None
+            after = admit(document, before, ranges)
+            if after == before:
+                results.append(Result(key, "unchanged", before, after))
+                continue
+            results.append(Result(key, "configured" if entry else "created", before, after))
+            writes.append(Put(key, after, entry.revision if entry else 0))
+        return self._reconciler.world.revision, results, writes
+
+    async def _ranges(self, applied: frozenset[Key]) -> Ranges:
+        if not any(key.kind == "Service" for key in applied):
+            return ranges_from(self._cidrs, (), applied)
+        services = [entry.document for entry in (await self._store.list("Service")).entries]
+        return ranges_from(self._cidrs, services, applied)
+
+    async def delete(self, keys: Sequence[Key]) -> tuple[int, list[Result]]:
+        """Remove all of `keys`; a missing one is reported, not an error. Raises ConflictError for an attached pod."""
+        results: list[Result] = []
+        for key in keys:
+            self._refuse_attached(key)
+            entry = await self._store.get(key)
+            results.append(Result(key, "deleted" if entry else "absent", entry.document if entry else None))
+        writes = [Delete(result.key, ANY) for result in results if result.action == "deleted"]
+        revision = await self._store.commit(writes) if writes else self._reconciler.world.revision
+        return revision, results
+
+    def _refuse_attached(self, key: Key) -> None:
+        if key.kind == "Attachment":
+            raise ConflictError(f"{key} is the record of a live container interface; it goes with the container (CNI DEL)")
+        if key.kind == "Pod" and self._reconciler.world.keys_at("attachment-pod", key.namespace, key.name):
+            raise ConflictError(f"{key} has a live container interface; remove the container instead")
+
+
+def _labels(document: Document) -> Mapping[str, str]:
+    return (document.get("metadata") or {}).get("labels") or {}
+
+
+def key_json(key: Key) -> dict[str, str]:
+    """A key as the API writes it."""
+    return {"kind": key.kind, "namespace": key.namespace, "name": key.name}

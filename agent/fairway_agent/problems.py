@@ -1,0 +1,28 @@
+"""What is wrong right now, by a key that is cleared when it is right again. Shown by `fairway status` and /metrics."""
+
+from __future__ import annotations
+
+import logging
+
+
+class Problems:
+    """Open problems. Each is logged when it opens and when it closes, not while it lasts."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._open: dict[str, str] = {}
+        self._log = log
+
+    def report(self, key: str, text: str) -> None:
+        """Open (or reword) the problem `key`."""
+        if self._open.get(key) != text:
+            self._open[key] = text
+            self._log.error(text, extra={"problem": key})
+
+    def clear(self, key: str) -> None:
+        """Close it, if it is open."""
+        if self._open.pop(key, None) is not None:
+            self._log.info("problem solved", extra={"problem": key})
+
+    def texts(self) -> list[str]:
+        """One line per open problem, in a fixed order."""
+        return [self._open[key] for key in sorted(self._open)]

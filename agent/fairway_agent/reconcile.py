@@ -1,0 +1,193 @@
+"""The loop that keeps a node equal to what the store says: store -> World -> compile -> diff -> one transaction -> live.
+
+Promise: no kernel write before the store's first list is complete; a change costs what it concerns; commits that queue up while
+one is being carried out are taken together; the event loop is never blocked by a compile (a thread does it); a failed
+transaction is retried and reported, and nothing after it is called live before it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from fairway_agent.dataplane import Applied, Dataplane
+from fairway_agent.live import NFT, LiveRevisions
+from fairway_agent.metrics import Metrics
+from fairway_agent.problems import Problems
+from fairway_core.clock import Clock
+from fairway_core.codec import decode
+from fairway_core.errors import KernelError, UserError
+from fairway_core.keys import Key
+from fairway_core.world import Change, World
+from fairway_store.api import Changed, Entry, Expired, InSync, Store
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 1.0
+
+
+class Subscriber(Protocol):
+    """Somebody who follows the world after the rules are live (DNS, the object watch of the API)."""
+
+    def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
+        """Cheap, on the event loop; called once per step in revision order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One move of the world."""
+
+    before: World
+    after: World
+    touched: frozenset[Key]
+
+
+class Reconciler:
+    """Owns the World. Everything but the dataplane's own work happens on the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        dataplane: Dataplane,
+        live: LiveRevisions,
+        problems: Problems,
+        metrics: Metrics,
+        clock: Clock,
+        log: logging.Logger,
+        derive_endpoints: bool = True,
+    ) -> None:
+        self.world = World(derive_endpoints=derive_endpoints)
+        self._store = store
+        self._dataplane = dataplane
+        self._live = live
+        self._problems = problems
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
+        self._queue: list[Sequence[Changed]] = []
+        self._reached = 0
+        self._wake = asyncio.Event()
+        self._subscribers: list[Subscriber] = []
+        self._unapplied = False
+        self._verify = False
+        self.synced = asyncio.Event()
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Follow every later step. Subscribe before `run` to see the first one, which carries the whole world."""
+        self._subscribers.append(subscriber)
+
+    def request_verify(self) -> None:
+        """Compare the kernel in full at the next opportunity: something else may have changed our tables."""
+        self._verify = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """List, adopt, apply, then follow the store until cancelled."""
+        listing = await self._store.list()
+        await self._in_thread(self._dataplane.adopt)
+        self._take([Changed(entry.key, entry, entry.revision) for entry in listing.entries], listing.revision)
+        await self._advance()
+        self.synced.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump(listing.revision))
+            group.create_task(self._loop())
+
+    async def _pump(self, revision: int) -> None:
+        while True:
+            try:
+                async for event in self._store.watch(revision):
+                    if isinstance(event, InSync):
+                        self._take([], event.revision)
+                        revision = event.revision
+                    elif event:
+                        self._take(event, event[-1].revision)
+                        revision = event[-1].revision
+                return
+            except Expired:
+                revision = await self._relist()
+
+    async def _relist(self) -> int:
+        """The watch fell too far behind: compare a fresh list with the world, so that deletions are not missed."""
+        listing = await self._store.list()
+        present = {entry.key for entry in listing.entries}
+        stored = [key for key in self.world.objects if key not in present]
+        gone = [Changed(key, None, listing.revision) for key in stored if not self.world.is_derived_key(key)]
+        self._take([*gone, *(Changed(e.key, e, e.revision) for e in listing.entries)], listing.revision)
+        return listing.revision
+
+    def _take(self, changes: Sequence[Changed], revision: int) -> None:
+        if changes:
+            self._queue.append(changes)
+        self._reached = max(self._reached, revision)
+        self._wake.set()
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._advance()
+            if self._unapplied:
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
+
+    async def _advance(self) -> None:
+        queued, self._queue = self._queue, []
+        revision = self._reached
+        changes = [self._decode(change.key, change.entry) for batch in queued for change in batch]
+        before = self.world
+        after, touched = before.apply([change for change in changes if change is not None], revision)
+        self.world = after
+        step = Step(before, after, touched)
+        if touched or self._unapplied or self._verify or not self.synced.is_set():
+            await self._apply(step)
+        if not self._unapplied:
+            self._live.advance(NFT, revision)
+        for subscriber in self._subscribers:
+            subscriber.follow(before, after, touched)
+
+    async def _apply(self, step: Step) -> None:
+        started = self._clock.monotonic()
+        verify, self._verify = self._verify, False
+        try:
+            applied, repaired = await self._in_thread(lambda: self._work(step, verify))
+        except KernelError as error:
+            self._unapplied = True
+            self._problems.report("nft", f"rules of revision {step.after.revision} are not in place: {error}")
+            self._metrics.nft_failures.inc()
+            return
+        self._unapplied = False
+        self._problems.clear("nft")
+        self._metrics.observe_step(self._clock.monotonic() - started, applied)
+        if repaired:
+            self._metrics.repairs.labels("nft").inc(repaired)
+            self._log.warning("rules were changed by somebody else and have been put back", extra={"repaired": repaired})
+
+    def _work(self, step: Step, verify: bool) -> tuple[Applied, int]:
+        applied = self._dataplane.step(step.before, step.after, step.touched)
+        return applied, self._dataplane.verify() if verify else 0
+
+    def _decode(self, key: Key, entry: Entry | None) -> Change | None:
+        problem = f"object:{key}"
+        if entry is None:
+            self._problems.clear(problem)
+            return Change(key, None)
+        try:
+            value = decode(entry.document)
+        except UserError as error:
+            # One object that cannot be understood must not stop the node; its last good state stays.
+            self._problems.report(problem, str(error))
+            return None
+        self._problems.clear(problem)
+        return Change(key, value)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def close(self) -> None:
+        """Release the thread and the kernel sockets."""
+        self._thread.shutdown(wait=True)
+        self._dataplane.close()

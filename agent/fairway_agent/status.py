@@ -1,0 +1,55 @@
+"""The state of the node in one look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fairway_agent.live import LiveRevisions
+from fairway_agent.problems import Problems
+from fairway_agent.reconcile import Reconciler
+from fairway_core.keys import KINDS
+from fairway_core.world import KIND
+
+
+class Status:
+    """Ready means: the first full state was live in the kernel, and no problem is open."""
+
+    def __init__(
+        self,
+        node: str,
+        version: str,
+        reconciler: Reconciler,
+        live: LiveRevisions,
+        problems: Problems,
+        details: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._node = node
+        self._version = version
+        self._reconciler = reconciler
+        self._live = live
+        self._problems = problems
+        self._details = details
+
+    @property
+    def ready(self) -> bool:
+        return not self.reasons()
+
+    def reasons(self) -> list[str]:
+        """Why the node is not ready; empty if it is."""
+        starting = [] if self._reconciler.synced.is_set() else ["the first state is not live yet"]
+        return [*starting, *self._problems.texts()]
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of GET /v1/status."""
+        world = self._reconciler.world
+        return {
+            "node": self._node,
+            "version": self._version,
+            "revision": world.revision,
+            "live": self._live.snapshot(),
+            "ready": self.ready,
+            "problems": self.reasons(),
+            "counts": {kind.name: len(world.keys_at(KIND, kind.name)) for kind in KINDS},
+            **self._details(),
+        }
