@@ -1,0 +1,153 @@
+"""The agent's configuration file: every field optional, every path overridable, every mistake named with its line."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fairway_core.documents.yamlload import load_one
+from fairway_core.errors import Place, UserError
+
+DEFAULT_PATH = Path("/etc/fairway/fairway.yaml")
+
+
+def _cidr(text: str) -> str:
+    return str(ip_network(text))
+
+
+def _address(text: str) -> str:
+    return str(ip_address(text))
+
+
+def _listen(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    ip_address(host.strip("[]"))
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"port {port} is not in 1-65535")
+    return text
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Address = Annotated[str, AfterValidator(_address)]
+Listen = Annotated[str, AfterValidator(_listen)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NodeSection(_Section):
+    """Who this node is and which addresses its containers get."""
+
+    name: str = Field(default_factory=socket.gethostname, min_length=1)
+    podCIDRs: list[Cidr] = Field(default=["10.244.0.0/24"], min_length=1)
+
+
+class ClusterSection(_Section):
+    """What all nodes share."""
+
+    domain: str = Field(default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    serviceCIDRs: list[Cidr] = ["10.96.0.0/16"]
+
+
+class DnsSection(_Section):
+    """Where containers ask for names. No upstreams: those of the host's resolv.conf."""
+
+    listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)
+    port: int = Field(default=53, ge=1, le=65535)
+    upstreams: list[str] | None = None
+    workers: int = Field(default=1, ge=1, le=64)
+
+
+class StoreSection(_Section):
+    """Where objects are kept."""
+
+    kind: Literal["sqlite", "memory"] = "sqlite"
+
+
+class MetricsSection(_Section):
+    """Where /metrics, /healthz and /readyz are served; empty: on the control socket only."""
+
+    listen: Listen | Literal[""] = "127.0.0.1:9464"
+
+
+class LogSection(_Section):
+    """How much is said."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """The whole file."""
+
+    node: NodeSection = Field(default_factory=NodeSection)
+    stateDir: str = "/var/lib/fairway"
+    runDir: str = "/run/fairway"
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
+    dns: DnsSection = Field(default_factory=DnsSection)
+    store: StoreSection = Field(default_factory=StoreSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
+    log: LogSection = Field(default_factory=LogSection)
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(Path(self.stateDir), Path(self.runDir))
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Every file the agent uses, from its two directories."""
+
+    state: Path
+    run: Path
+
+    @property
+    def database(self) -> Path:
+        return self.state / "fairway.db"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "spool"
+
+    @property
+    def zone(self) -> Path:
+        return self.state / "zone.json"
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "agent.sock"
+
+    @property
+    def feed(self) -> Path:
+        return self.run / "dns.sock"
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the file; a missing default file means all defaults. Raises UserError naming file, line and field."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if path == DEFAULT_PATH:
+            return Config()
+        raise UserError("there is no such configuration file", Place(str(path))) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", Place(str(path))) from error
+    loaded = load_one(str(path), text)
+    if loaded is None:
+        return Config()
+    try:
+        return Config.model_validate(loaded.value)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        raise UserError(_message(first), loaded.place(tuple(first["loc"]))) from error
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    return str(error["msg"]).removeprefix("Value error, ")

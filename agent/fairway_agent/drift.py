@@ -1,0 +1,109 @@
+"""Drift: somebody else changed what is ours. Noticed through netlink notifications, checked in full now and then, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from fairway_agent.metrics import Metrics
+from fairway_agent.node import Node
+from fairway_agent.reconcile import Reconciler
+from fairway_core.errors import FairwayError
+
+SETTLE_SECONDS = 0.05
+"""A burst of notifications is answered once."""
+MIN_SECONDS = 1.0
+"""Somebody who fights with us costs at most one full read a second."""
+SYSCTL_SECONDS = 2.0
+"""Kernel settings send no notifications; reading a handful of files is cheap."""
+FULL_SECONDS = 60.0
+
+
+class Monitor(Protocol):
+    """A netlink listener: `drain` empties it and tells whether (or what of) ours may have changed."""
+
+    def fileno(self) -> int: ...
+
+    def drain(self) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class Drift:
+    """Runs until cancelled. Repairs go through the same paths as normal changes."""
+
+    def __init__(
+        self,
+        rules: Monitor,
+        links: Monitor,
+        reconciler: Reconciler,
+        node: Node,
+        recover: Callable[[], Awaitable[int]],
+        metrics: Metrics,
+        log: logging.Logger,
+    ) -> None:
+        self._monitors = {"nft": rules, "links": links}
+        self._suspected: set[str] = set()
+        self._reconciler = reconciler
+        self._node = node
+        self._recover = recover
+        self._metrics = metrics
+        self._log = log
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for part, monitor in self._monitors.items():
+            loop.add_reader(monitor.fileno(), self._readable, part, monitor)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._repair_loop())
+                group.create_task(self._every(SYSCTL_SECONDS, self._settings))
+                group.create_task(self._every(FULL_SECONDS, self._suspect_all))
+        finally:
+            for monitor in self._monitors.values():
+                loop.remove_reader(monitor.fileno())
+                monitor.close()
+
+    def _readable(self, part: str, monitor: Monitor) -> None:
+        if monitor.drain():
+            self._suspected.add(part)
+            self._wake.set()
+
+    async def _suspect_all(self) -> None:
+        self._suspected.update(self._monitors)
+        self._wake.set()
+
+    async def _repair_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._wake.clear()
+            suspected, self._suspected = self._suspected, set()
+            if "nft" in suspected:
+                self._reconciler.request_verify()
+            if "links" in suspected:
+                await self._repair_links()
+            await asyncio.sleep(MIN_SECONDS)
+
+    async def _repair_links(self) -> None:
+        try:
+            await self._settings()
+            repaired = await self._recover()
+        except FairwayError as error:
+            self._log.error("links could not be repaired", extra={"error": str(error)})
+            return
+        if repaired:
+            self._metrics.repairs.labels("links").inc(repaired)
+
+    async def _settings(self) -> None:
+        changed = await asyncio.to_thread(self._node.ensure)
+        if changed:
+            self._metrics.repairs.labels("sysctl").inc(changed)
+
+    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await action()

@@ -1,0 +1,1 @@
+"""Real container runtimes inside a laboratory node, offline: containerd through ctr, podman with CNI."""
