@@ -1,0 +1,167 @@
+"""Services and their endpoints to nftables elements. Pure.
+
+One owner per service: ("service", namespace, name). Its elements are its frontends (addresses and node ports), its slots and
+what hairpin and affinity need, so a change of one service or one endpoint is compiled without a look at any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fairway_core.delta import Owner
+from fairway_core.endpoints import Backend, backends, usable
+from fairway_core.keys import Key
+from fairway_core.model import EndpointSlice, Service, ServicePort
+from fairway_core.model.meta import FAMILIES, Family, family_of
+from fairway_core.world import World
+from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Slot
+from fairway_proxy.ids import PortIds, PortKey
+from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
+from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
+from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count, targets_of
+
+OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
+
+_FRONTEND_SETS = frozenset(f"{name}{family}" for name in ("svc", "svc_nodeport") for family in FAMILIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """Where clients knock: an element of `svc` (address, protocol, port) or, without address, of `svc_nodeport`."""
+
+    family: Family
+    slot: Slot
+    local: bool
+
+
+class ServiceCompiler:
+    """Implements `fairway_kernel.nft.compiler.Compiler` for the L4 proxy of the node called `node_name`."""
+
+    def __init__(self, node_name: str, pod_cidrs: tuple[str, ...]) -> None:
+        self._node_name = node_name
+        self._layout = service_layout(pod_cidrs)
+        self._ids = PortIds()
+
+    @property
+    def layout(self) -> Layout:
+        """Constant sets and chains; see layout.py."""
+        return self._layout
+
+    def learn(self, actual: Elements) -> None:
+        """Keep the service port ids that the kernel's frontends carry."""
+        self._ids.learn({slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in _FRONTEND_SETS})
+
+    def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
+        """The elements of every service that `touched` concerns: by its own key or by one of its endpoint slices."""
+        changed = {owner_of(*name): self._compile(after, *name) for name in sorted(services_concerned(before, after, touched))}
+        self._ids.settle()
+        return changed
+
+    def _compile(self, world: World, namespace: str, name: str) -> Elements:
+        service = world.service(namespace, name)
+        elements: dict[Slot, ElementValue] = {}
+        used: set[PortKey] = set()
+        if service is not None and is_balanced(service):
+            slices = world.slices_of(namespace, name)
+            elements.update({Slot(f"svc_vips{family_of(ip)}", (ip,)): () for ip in service.cluster_ips})
+            for port in service.ports:
+                self._compile_port(service, port, slices, elements, used)
+        self._ids.retain(namespace, name, used)
+        return elements
+
+    def _compile_port(
+        self,
+        service: Service,
+        port: ServicePort,
+        slices: Sequence[EndpointSlice],
+        elements: dict[Slot, ElementValue],
+        used: set[PortKey],
+    ) -> None:
+        frontends = list(frontends_of(service, port))
+        for local in (False, True):
+            doors = [frontend for frontend in frontends if frontend.local == local]
+            if not doors:
+                continue
+            key = PortKey(service.meta.namespace, service.meta.name, port.protocol, port.port, local)
+            used.add(key)
+            number = self._ids.assign(key, (door.slot for door in doors))
+            for family in FAMILIES:
+                slots = [door.slot for door in doors if door.family == family]
+                if slots:
+                    candidates = backends(slices, port, family)
+                    elements.update(self._balance(service, family, number, slots, candidates, local))
+
+    def _balance(
+        self, service: Service, family: Family, number: int, doors: list[Slot], candidates: list[Backend], local: bool
+    ) -> Iterator[tuple[Slot, ElementValue]]:
+        near = [b for b in candidates if b.node_name == self._node_name] if local else candidates
+        targets = targets_of(usable(near))
+        class_ = slot_count(len(targets))
+        if local and not targets and usable(candidates):
+            class_ = DROP
+        mark = mark_of(number, bool(service.affinity_seconds), class_)
+        yield from ((door, (mark,)) for door in doors)
+        for index, target in enumerate(assign_slots(targets)):
+            yield Slot(f"eps{family}", (mark, index)), target
+        yield from self._hairpins(family, near)
+        if service.affinity_seconds:
+            yield Slot("svc_afftime", (ct_mark_of(mark),)), (affinity_timeout(service.affinity_seconds),)
+            yield from _stickiness(family, ct_mark_of(mark), targets)
+
+    def _hairpins(self, family: Family, candidates: Sequence[Backend]) -> Iterator[tuple[Slot, ElementValue]]:
+        """Only a pod of this node can meet itself here; endpoints written by hand may not say where they are."""
+        for backend in usable(candidates):
+            if backend.node_name in ("", self._node_name):
+                yield Slot(f"svc_hairpin{family}", (backend.ip, backend.ip)), ()
+
+
+def owner_of(namespace: str, name: str) -> Owner:
+    """The owner of a service's elements."""
+    return ("service", namespace, name)
+
+
+def services_concerned(before: World, after: World, touched: frozenset[Key]) -> set[tuple[str, str]]:
+    """Namespace and name of each service whose elements may differ between the two worlds."""
+    concerned: set[tuple[str, str]] = set()
+    for key in touched:
+        if key.kind == "Service":
+            concerned.add((key.namespace, key.name))
+        elif key.kind == "EndpointSlice":
+            for world in (before, after):
+                item = world.get(key)
+                if isinstance(item, EndpointSlice) and item.service:
+                    concerned.add((key.namespace, item.service))
+    return concerned
+
+
+def is_balanced(service: Service) -> bool:
+    """Whether the node's rules serve it: it has a virtual IP or node ports, and is not another proxy's business."""
+    return not (service.headless or service.type == "ExternalName" or OTHER_PROXY_LABEL in service.meta.labels)
+
+
+def frontends_of(service: Service, port: ServicePort) -> Iterator[Frontend]:
+    """Everything that leads to one port of a service; `local` where the traffic policy of that way in is Local."""
+    protocol = port.protocol.lower()
+    external = service.external_policy_local
+
+    def at(ip: str, local: bool) -> Frontend:
+        family = family_of(ip)
+        return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), local)
+
+    yield from (at(ip, service.internal_policy_local) for ip in service.cluster_ips)
+    yield from (at(ip, external) for ip in (*service.external_ips, *service.load_balancer_ips))
+    if port.node_port:
+        for family in sorted({family_of(ip) for ip in service.cluster_ips}) or FAMILIES:
+            yield Frontend(family, Slot(f"svc_nodeport{family}", (protocol, port.node_port)), external)
+
+
+def affinity_timeout(seconds: int) -> int:
+    """The shortest timeout a rule exists for that is not below `seconds`; a day if there is none."""
+    return next((timeout for timeout in AFFINITY_TIMEOUTS if timeout >= seconds), AFFINITY_TIMEOUTS[-1])
+
+
+def _stickiness(family: Family, ct_mark: int, targets: Sequence[Target]) -> Iterator[tuple[Slot, ElementValue]]:
+    for target, number in number_targets(targets).items():
+        yield Slot(f"svc_epid{family}", (ct_mark, *target)), (number,)
+        yield Slot(f"eps_sticky{family}", (ct_mark, number)), target
