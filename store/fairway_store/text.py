@@ -1,0 +1,28 @@
+"""Documents as canonical JSON text: equal documents give equal text, so that a commit which changes nothing is seen as such."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from fairway_core.errors import UserError
+from fairway_core.keys import Key
+from fairway_store.api import Document
+
+
+def to_text(key: Key, document: Document) -> str:
+    """ASCII JSON with sorted keys and no spaces.
+
+    Raises UserError for anything JSON cannot carry (NaN, sets, keys of mixed types, cycles), and for a key that is not
+    Unicode text: both would be refused by some store, so all refuse them.
+    """
+    try:
+        str(key).encode()
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as fault:
+        raise UserError(f"{str(key)!a}: not a JSON document: {fault}") from fault
+
+
+def from_text(text: str) -> Document:
+    """The document; a fresh one at each call."""
+    return cast("Document", json.loads(text))
