@@ -20,6 +20,9 @@ AFFINITY_CLIENTS = 262144
 CLASSES = (*range(1, EXACT + 1), *WIDE)
 
 _IP: dict[Family, str] = {4: "ip", 6: "ip6"}
+# nft 1.0.6 writes a dynamic map's data over key bytes 17 and up: an IPv6 client is its address less the first 32 bits.
+_CLIENT: dict[Family, str] = {4: "ip saddr", 6: "@nh,96,96"}
+_IS: dict[Family, str] = {4: "meta nfproto ipv4", 6: "meta nfproto ipv6"}
 _TRANSPORT = "meta l4proto { tcp, udp, sctp }"
 _SERVICE = f"ct mark & {CT_MASK:#010x}"
 _NOT_NODE_PORT: dict[Family, str] = {4: "{ 127.0.0.0/8, 169.254.0.0/16 }", 6: "{ ::1, fe80::/10 }"}
@@ -49,7 +52,7 @@ def _sets(family: Family) -> tuple[SetDecl, ...]:
         SetDecl(f"svc_epid{family}", ("ct mark", *target), ("meta priority",), typeof=True),
         SetDecl(
             f"svc_aff{family}",
-            ("ct mark", f"{ip} saddr"),
+            ("ct mark", _CLIENT[family]),
             ("meta priority",),
             typeof=True,
             flags=("dynamic", "timeout"),
@@ -83,7 +86,7 @@ def _post(pod_cidrs: Sequence[str]) -> tuple[str, ...]:
 def _masquerade(family: Family, cidrs: Sequence[str]) -> str:
     """A client that is no pod here, sent to an endpoint that is no pod here: its answers must come back this way."""
     ip, here = _IP[family], ", ".join(sorted(cidrs))
-    match = f"{ip} saddr != {{ {here} }} {ip} daddr != {{ {here} }}" if cidrs else f"meta nfproto ipv{family}"
+    match = f"{ip} saddr != {{ {here} }} {ip} daddr != {{ {here} }}" if cidrs else _IS[family]
     return f"{match} masquerade fully-random"
 
 
@@ -120,7 +123,7 @@ def _pick() -> tuple[Chain, ...]:
 def _balance() -> tuple[Chain, ...]:
     def rules(k: int) -> tuple[str, ...]:
         return tuple(
-            f"meta nfproto ipv{family} {_TRANSPORT} dnat {ip} to meta mark . numgen random mod {k} map @eps{family}"
+            f"{_IS[family]} {_TRANSPORT} dnat {ip} to meta mark . numgen random mod {k} map @eps{family}"
             for family, ip in _IP.items()
         )
 
@@ -130,7 +133,7 @@ def _balance() -> tuple[Chain, ...]:
 def _affinity() -> tuple[Chain, ...]:
     # One rule each: a failed lookup ends the rule, so a stale entry (endpoint gone) falls back to a fresh choice.
     stick = tuple(
-        f"meta priority set ct mark . {ip} saddr map @svc_aff{family} "
+        f"{_IS[family]} meta priority set ct mark . {_CLIENT[family]} map @svc_aff{family} "
         f"{_TRANSPORT} dnat {ip} to ct mark . meta priority map @eps_sticky{family}"
         for family, ip in _IP.items()
     )
@@ -150,13 +153,14 @@ def _learn(family: Family) -> tuple[str, ...]:
     """Remember the endpoint of this client. `update` alone would keep the old endpoint of an existing entry, hence the delete."""
     timeouts = ", ".join(f"{seconds} : goto svc_keep_{seconds}" for seconds in AFFINITY_TIMEOUTS)
     return (
-        f"delete @svc_aff{family} {{ {_SERVICE} . {_IP[family]} saddr : meta priority }}",
+        f"delete @svc_aff{family} {{ {_SERVICE} . {_CLIENT[family]} : meta priority }}",
         f"meta mark set {_SERVICE} map @svc_afftime meta mark vmap {{ {timeouts} }}",
     )
 
 
 def _keep(seconds: int) -> tuple[str, ...]:
     update = (
-        f"update @svc_aff{family} {{ {_SERVICE} . {ip} saddr timeout {seconds}s : meta priority }}" for family, ip in _IP.items()
+        f"{_IS[family]} update @svc_aff{family} {{ {_SERVICE} . {client} timeout {seconds}s : meta priority }}"
+        for family, client in _CLIENT.items()
     )
     return (*update, "meta mark set 0 meta priority set 0")
