@@ -1,1 +1,1 @@
-"""Container attachment: CNI protocol, addresses, wiring."""
+"""CNI: the plugin protocol, address management, the wiring of containers, and installation on a node."""

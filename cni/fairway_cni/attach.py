@@ -1,0 +1,362 @@
+"""The CNI verbs, carried out: state in the store, links in the kernel, addresses from the pool.
+
+Order of an ADD: address, Attachment (unconfirmed) and Pod in one commit, rules and names live, then the wire; confirmed in the
+background. Order of a DEL: the wire, then the objects, then connection tracking, the address last. A crash between any two
+steps leaves something that the next ADD or DEL of the key, or `fairway_cni.recover`, recognises and finishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairway_cni import faults, plan
+from fairway_cni.check import differences
+from fairway_cni.control import Control
+from fairway_cni.documents import Said
+from fairway_cni.faults import CniError, as_cni_error, combined
+from fairway_cni.ipam import AddressPool, mac_of
+from fairway_cni.locks import KeyedLocks
+from fairway_cni.netconf import BRIDGE, Wanted
+from fairway_cni.plan import Identity, NodeFacts
+from fairway_cni.protocol import Request
+from fairway_cni.records import Records
+from fairway_cni.result import AttachResult
+from fairway_cni.spool import Spool
+from fairway_core.errors import ConflictError, FairwayError, KernelError, UserError
+from fairway_core.model import Attachment, Meta
+from fairway_kernel.link.objects import LinkManager
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the attacher touches of the node besides the store. All blocking; called from worker threads.
+
+    `identify` gives "device:inode" of the namespace at a path and raises KernelError if there is none; `flush` forgets tracked
+    connections of addresses.
+    """
+
+    links: LinkManager
+    identify: Callable[[str], str]
+    flush: Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    netns_id: str
+    mtu: int
+
+
+class Attacher:
+    """ADD, DEL, CHECK, GC and STATUS. Calls for one attachment run one after another, others side by side."""
+
+    def __init__(
+        self, control: Control, kernel: Kernel, pool: AddressPool, facts: NodeFacts, spool: Spool, log: logging.Logger
+    ) -> None:
+        self._control = control
+        self._records = Records(control, facts.node, log)
+        self._kernel = kernel
+        self._links = kernel.links
+        self._pool = pool
+        self._facts = facts
+        self._spool = spool
+        self._log = log
+        self._locks = KeyedLocks()
+        self._wired: set[str] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def facts(self) -> NodeFacts:
+        return self._facts
+
+    async def add(self, request: Request) -> AttachResult:
+        """Attach a container. Raises CniError; after any failure nothing is left behind but what the log names."""
+        who = identity(request)
+        async with self._locks.hold(who.digest):
+            self._spool.forget(who)
+            reason = self._control.not_ready()
+            if reason:
+                raise CniError(faults.TRY_LATER, "the agent cannot attach containers now", reason)
+            target = await asyncio.to_thread(self._inspect, request)
+            await self._clear_leftovers(who)
+            return await self._wire(request, who, target)
+
+    async def delete(self, request: Request, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Detach a container; one that is unknown or gone is no error. Raises CniError if something remains.
+
+        `cancelled` is asked once it is this call's turn: a replayed deletion must not meet a newer attachment of the same key.
+        """
+        who = identity(request)
+        async with self._locks.hold(who.digest):
+            if cancelled():
+                return
+            attachment = self._records.find(who)
+            errors = await self._remove(attachment) if attachment else await self._sweep(who)
+        error = combined(errors, "cannot detach completely")
+        if error:
+            raise error
+
+    async def check(self, request: Request) -> None:
+        """Compare an attachment with its container and the node. Raises CniError naming every difference."""
+        who = identity(request)
+        async with self._locks.hold(who.digest):
+            attachment = self._records.find(who)
+            if attachment is None:
+                raise CniError(faults.MISMATCH, f"{who.container_id}/{who.ifname} is not attached to network {who.network}")
+            try:
+                inside = await asyncio.to_thread(self._links.inside, request.netns, who.ifname)
+            except KernelError as fault:
+                raise CniError(faults.MISMATCH, "the container's network namespace cannot be entered", str(fault)) from fault
+            found = differences(attachment, inside, await asyncio.to_thread(self._links.read), request.config.prev_result)
+        if found:
+            raise CniError(faults.MISMATCH, "the attachment is not as it was made", "; ".join(found))
+
+    async def collect(self, request: Request) -> int:
+        """GC: remove this network's attachments that the runtime does not list; how many. Goes on after errors, then raises."""
+        valid = request.config.attachments
+        if valid is None:
+            # An absent list is a caller's mistake; taking it for an empty one would cut off every container.
+            raise CniError(faults.CONFIG, "GC: cni.dev/valid-attachments is absent; nothing was removed")
+        stale = [
+            item
+            for item in self._control.world().attachments()
+            if item.network == request.config.name and (item.container_id, item.ifname) not in valid
+        ]
+        results = await asyncio.gather(*(self.reap(item) for item in stale))
+        error = combined([fault for errors in results for fault in errors], "cannot collect everything")
+        if error:
+            raise error
+        return len(stale)
+
+    async def status(self) -> None:
+        """Raises CniError 50 while the agent cannot serve an ADD, 51 if addresses are used up. Never waits."""
+        reason = self._control.not_ready()
+        if reason:
+            raise CniError(faults.NOT_AVAILABLE, "the plugin is not available", reason)
+        if self._pool.exhausted:
+            raise CniError(faults.LIMITED, "new containers cannot be attached", self._pool.exhausted)
+
+    # Steps for recovery: each takes the lock of its attachment and looks again before it acts.
+
+    async def reap(self, attachment: Attachment) -> list[Exception]:
+        """Remove `attachment` if it is still there and the same; the errors met."""
+        async with self._locks.hold(plan.identity_of(attachment).digest):
+            if not self._records.same(attachment):
+                return []
+            self._log.info("removing stale attachment %s of %s/%s", attachment.meta.name, *_pod(attachment))
+            return await self._remove(attachment)
+
+    async def rewire(self, attachment: Attachment) -> list[Exception]:
+        """Make the link of a live attachment anew."""
+        return await self._mend(attachment, self._attach)
+
+    async def repair(self, attachment: Attachment) -> list[Exception]:
+        """Put back what is missing on the node's side."""
+        return await self._mend(attachment, self._ensure_node_side)
+
+    async def drop_orphan(self, host_ifname: str) -> list[Exception]:
+        """Remove a link of ours that no attachment owns."""
+        digest = host_ifname[3:]
+        async with self._locks.hold(digest):
+            if any(item.host_ifname == host_ifname for item in self._control.world().attachments()):
+                return []
+            self._log.info("removing orphan link %s", host_ifname)
+            try:
+                await asyncio.to_thread(self._links.detach, host_ifname, ())
+            except FairwayError as fault:
+                return [fault]
+        return []
+
+    async def drain(self) -> None:
+        """Wait for background work: at shutdown, and in tests."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    # ADD
+
+    def _inspect(self, request: Request) -> _Target:
+        try:
+            netns_id = self._kernel.identify(request.netns)
+        except KernelError as fault:
+            raise CniError(faults.ENVIRONMENT, f"CNI_NETNS: {request.netns} is no network namespace", str(fault)) from fault
+        if netns_id == self._facts.host_netns:
+            raise CniError(faults.HOST_NAMESPACE, f"CNI_NETNS: {request.netns} is the node's own network namespace")
+        mtu = _wanted(request).mtu or self._facts.mtu or self._links.default_mtu()
+        return _Target(netns_id, mtu)
+
+    async def _clear_leftovers(self, who: Identity) -> None:
+        """Remove what an earlier ADD of this key left; raise if it left a working attachment."""
+        attachment = self._records.find(who)
+        if attachment is None:
+            return
+        confirmed = attachment.confirmed or attachment.meta.name in self._wired
+        if confirmed and await asyncio.to_thread(self._alive, attachment):
+            raise CniError(
+                faults.EXISTS, f"{who.container_id}/{who.ifname} is attached already", f"in {attachment.netns}, {attachment.ips}"
+            )
+        error = combined(await self._remove(attachment), "cannot clean up what an earlier ADD left")
+        if error:
+            raise error
+
+    def _alive(self, attachment: Attachment) -> bool:
+        if attachment.boot_id != self._facts.boot_id:
+            return False
+        try:
+            if self._kernel.identify(attachment.netns) != attachment.netns_id:
+                return False
+            inside = self._links.inside(attachment.netns, attachment.ifname)
+        except KernelError:
+            return False
+        return inside.exists and inside.mac == attachment.mac
+
+    async def _wire(self, request: Request, who: Identity, target: _Target) -> AttachResult:
+        attachment = self._plan(request, who, target)
+        try:
+            revision = await self._records.declare(attachment, _said_of(request))
+            await asyncio.to_thread(self._attach, attachment)
+        except BaseException as fault:
+            errors = await asyncio.shield(self._remove(attachment))
+            for error in errors:
+                self._log.warning("undoing ADD of %s: %s", attachment.meta.name, error)
+            raise _explained(fault, attachment) from fault
+        self._wired.add(attachment.meta.name)
+        self._spawn(self._records.confirm(attachment, revision))
+        return self._result(attachment, request)
+
+    def _plan(self, request: Request, who: Identity, target: _Target) -> Attachment:
+        wanted, args = _wanted(request), request.args
+        namespace = args.namespace or wanted.namespace
+        pod = args.name or plan.dns_safe(who.container_id)
+        ips = self._allocate(who.object_name, wanted.ips or args.ips)
+        return Attachment(
+            meta=Meta(who.object_name),
+            network=who.network,
+            container_id=who.container_id,
+            ifname=who.ifname,
+            netns=request.netns,
+            pod_namespace=namespace,
+            pod_name=pod,
+            host_ifname=who.host_ifname(wanted.mode),
+            mac=wanted.mac or args.mac or mac_of(ips[0]),
+            ips=ips,
+            mode=wanted.mode,
+            mtu=target.mtu,
+            boot_id=self._facts.boot_id,
+            netns_id=target.netns_id,
+            pod_declared=self._records.is_declared(namespace, pod),
+            aliases=wanted.aliases,
+        )
+
+    def _allocate(self, owner: str, requested: Sequence[str]) -> tuple[str, ...]:
+        try:
+            return self._pool.allocate(owner, requested)
+        except (UserError, ConflictError) as fault:
+            raise CniError(faults.ADDRESS, str(fault)) from fault
+
+    def _attach(self, attachment: Attachment) -> None:
+        if attachment.mode == BRIDGE:
+            self._links.ensure_bridge(plan.bridge_of(attachment))
+        self._links.attach(plan.veth_of(attachment))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _result(self, attachment: Attachment, request: Request) -> AttachResult:
+        bridged = attachment.mode == BRIDGE
+        return AttachResult(
+            ifname=attachment.ifname,
+            mac=attachment.mac,
+            sandbox=request.netns,
+            host_ifname=attachment.host_ifname,
+            ips=attachment.ips,
+            mtu=attachment.mtu,
+            bridge=plan.bridge_name(attachment.network) if bridged else "",
+            bridge_mac=plan.GATEWAY_MAC if bridged else "",
+            dns=_wanted(request).dns or plan.resolver_of(self._facts, attachment.pod_namespace),
+        )
+
+    # DEL
+
+    async def _remove(self, attachment: Attachment) -> list[Exception]:
+        """Take everything of an attachment away; the errors met.
+
+        The address stays taken while the link or the object is still there, so that nobody else gets it.
+        """
+        name = attachment.meta.name
+        try:
+            await asyncio.to_thread(self._links.detach, attachment.host_ifname, attachment.ips)
+        except FairwayError as fault:
+            return [fault]
+        errors = await self._records.forget(attachment)
+        if errors and await self._records.is_stored(attachment):
+            return errors
+        self._wired.discard(name)
+        try:
+            await asyncio.to_thread(self._kernel.flush, attachment.ips)
+        except FairwayError as fault:
+            self._log.warning("tracked connections of %s are not forgotten: %s", ", ".join(attachment.ips), fault)
+        self._pool.release(attachment.ips, name)
+        return errors
+
+    async def _sweep(self, who: Identity) -> list[Exception]:
+        """Remove a link of an attachment that the store does not know; its name follows from the key."""
+        errors: list[Exception] = []
+        for mode in ("bridge", "routed"):
+            try:
+                await asyncio.to_thread(self._links.detach, who.host_ifname(mode), ())
+            except FairwayError as fault:
+                errors.append(fault)
+        return errors
+
+    # Common
+
+    async def _mend(self, attachment: Attachment, work: Callable[[Attachment], None]) -> list[Exception]:
+        async with self._locks.hold(plan.identity_of(attachment).digest):
+            if not self._records.same(attachment):
+                return []
+            try:
+                await asyncio.to_thread(work, attachment)
+            except FairwayError as fault:
+                return [fault]
+            self._log.info("link %s of %s/%s is put back", attachment.host_ifname, *_pod(attachment))
+        return []
+
+    def _ensure_node_side(self, attachment: Attachment) -> None:
+        if attachment.mode == BRIDGE:
+            self._links.ensure_bridge(plan.bridge_of(attachment))
+        self._links.ensure_node_side(plan.veth_of(attachment))
+
+
+def identity(request: Request) -> Identity:
+    """What the request is about."""
+    return Identity(request.config.name, request.container_id, request.ifname)
+
+
+def _wanted(request: Request) -> Wanted:
+    return request.config.wanted or Wanted()
+
+
+def _said_of(request: Request) -> Said:
+    wanted = _wanted(request)
+    return Said({**request.args.labels, **wanted.labels}, wanted.annotations, request.args.uid)
+
+
+def _pod(attachment: Attachment) -> tuple[str, str]:
+    return attachment.pod_namespace, attachment.pod_name
+
+
+def _explained(fault: BaseException, attachment: Attachment) -> BaseException:
+    """The error of a failed ADD as the runtime should see it; cancellation stays what it is."""
+    if not isinstance(fault, Exception):
+        return fault
+    if isinstance(fault, KernelError) and fault.errno == errno.EEXIST:
+        return CniError(faults.EXISTS, f"{attachment.ifname} exists already in {attachment.netns}", str(fault))
+    if isinstance(fault, ConflictError):
+        return CniError(faults.TRY_LATER, "the Pod object keeps changing", str(fault))
+    return as_cni_error(fault)

@@ -1,0 +1,72 @@
+"""CHECK as a comparison of values. Pure.
+
+Later plugins of a chain may add addresses and routes; those are tolerated. The MAC may not change, because it is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fairway_cni import plan
+from fairway_cni.netconf import BRIDGE
+from fairway_core.model import Attachment, family_of
+from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, InsideState, NodeLinks
+
+
+def differences(attachment: Attachment, inside: InsideState, node: NodeLinks, previous: Mapping[str, Any] | None) -> list[str]:
+    """What is wrong, one text each; empty if the attachment is as it was made. `previous` is CNI's prevResult."""
+    found = [*_inside(attachment, inside), *_on_node(attachment, node)]
+    known = {ip.partition("/")[0] for ip in _addresses(previous)}
+    if known and not known & set(attachment.ips):
+        found.append(f"prevResult has {', '.join(sorted(known))}, attached is {', '.join(attachment.ips)}")
+    return found
+
+
+def _inside(attachment: Attachment, inside: InsideState) -> Iterator[str]:
+    where = f"{attachment.ifname} in the container"
+    if not inside.exists:
+        yield f"{where} is missing"
+        return
+    if not inside.up:
+        yield f"{where} is down"
+    if inside.mac != attachment.mac:
+        yield f"{where} has MAC {inside.mac}, pinned is {attachment.mac}"
+    for ip in attachment.ips:
+        gateway = GATEWAY6 if family_of(ip) == 6 else GATEWAY4
+        if ip not in inside.ips:
+            yield f"{where} lacks address {ip}"
+        elif gateway not in inside.default_routes:
+            yield f"{where} lacks the default route through {gateway}"
+
+
+def _on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
+    veth = next((item for item in node.veths if item.host_ifname == attachment.host_ifname), None)
+    if veth is None:
+        yield f"link {attachment.host_ifname} is missing on the node"
+        return
+    yield from faults_on_node(attachment, node)
+
+
+def faults_on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
+    """What is wrong on the node's side of a link that exists."""
+    bridge = plan.bridge_name(attachment.network) if attachment.mode == BRIDGE else None
+    device = bridge or attachment.host_ifname
+    for veth in node.veths:
+        if veth.host_ifname != attachment.host_ifname:
+            continue
+        if not veth.up:
+            yield f"link {veth.host_ifname} is down"
+        if veth.master != bridge:
+            yield f"link {veth.host_ifname} is a port of {veth.master}, should be of {bridge}"
+    for ip in attachment.ips:
+        if (ip, device) not in node.routes:
+            yield f"the node has no route to {ip} through {device}"
+        if (ip, attachment.mac, device) not in node.neighbours:
+            yield f"the node has no permanent neighbour {ip} at {attachment.mac} on {device}"
+
+
+def _addresses(previous: Mapping[str, Any] | None) -> Iterator[str]:
+    for item in (previous or {}).get("ips") or ():
+        if isinstance(item, dict) and isinstance(item.get("address"), str):
+            yield item["address"]

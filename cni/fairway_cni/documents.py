@@ -1,0 +1,100 @@
+"""Attachments and pods as stored documents. Pure.
+
+A Pod that nobody declared is made at ADD and removed at DEL. A declared one keeps everything its author wrote; only labels that
+the author did not set, nodeName and status are added, and taken away again. If several attachments claim one pod name, the
+newest has the Pod object; when it goes, the Pod passes to one that remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairway_core.keys import Key
+from fairway_core.model import Attachment
+from fairway_store.api import ABSENT, Delete, Document, Entry, Put, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the runtime said about a pod at ADD."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    uid: str = ""
+
+
+def pod_key(attachment: Attachment) -> Key:
+    """The key of the Pod an attachment belongs to."""
+    return Key("Pod", attachment.pod_namespace, attachment.pod_name)
+
+
+def attachment_document(attachment: Attachment) -> Document:
+    """The stored form; `fairway_core.codec.decode` reads it back."""
+    spec = {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.ifname,
+        "netns": attachment.netns,
+        "podNamespace": attachment.pod_namespace,
+        "podName": attachment.pod_name,
+        "hostIfname": attachment.host_ifname,
+        "mac": attachment.mac,
+        "ips": list(attachment.ips),
+        "mode": attachment.mode,
+        "mtu": attachment.mtu,
+        "bootID": attachment.boot_id,
+        "netnsID": attachment.netns_id,
+        "confirmed": attachment.confirmed,
+        "podDeclared": attachment.pod_declared,
+        "aliases": list(attachment.aliases),
+    }
+    return {"apiVersion": "fairway.dev/v1", "kind": "Attachment", "metadata": {"name": attachment.meta.name}, "spec": spec}
+
+
+def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said) -> Write:
+    """The write that gives the Pod to `attachment`: running, ready, with its addresses."""
+    base: Document = entry.document if entry and attachment.pod_declared else {"apiVersion": "v1", "kind": "Pod"}
+    meta = dict(base.get("metadata") or {})
+    meta.update(name=attachment.pod_name, namespace=attachment.pod_namespace)
+    # What the declaration says about the pod's identity is not the runtime's to change.
+    meta["labels"] = {**said.labels, **(meta.get("labels") or {})}
+    if said.annotations:
+        meta["annotations"] = {**(meta.get("annotations") or {}), **said.annotations}
+    if said.uid and not meta.get("uid"):
+        meta["uid"] = said.uid
+    document = {
+        **base,
+        "metadata": meta,
+        "spec": {**(base.get("spec") or {}), "nodeName": node},
+        "status": _status(attachment),
+    }
+    return Put(pod_key(attachment), document, entry.revision if entry else ABSENT)
+
+
+def release_pod(entry: Entry | None, attachment: Attachment, others: Sequence[Attachment]) -> list[Write]:
+    """The writes that take the Pod from `attachment`: none if another has it already."""
+    if entry is None or _ips(entry.document) != attachment.ips:
+        return []
+    key = pod_key(attachment)
+    if others:
+        return [Put(key, {**entry.document, "status": _status(others[-1])}, entry.revision)]
+    if not attachment.pod_declared:
+        return [Delete(key, entry.revision)]
+    document = {name: value for name, value in entry.document.items() if name != "status"}
+    document["spec"] = {name: value for name, value in (document.get("spec") or {}).items() if name != "nodeName"}
+    return [Put(key, document, entry.revision)]
+
+
+def _status(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "podIP": attachment.ips[0],
+        "podIPs": [{"ip": ip} for ip in attachment.ips],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+
+
+def _ips(document: Document) -> tuple[str, ...]:
+    return tuple(item.get("ip", "") for item in (document.get("status") or {}).get("podIPs") or ())

@@ -1,0 +1,100 @@
+"""Attachments and their pods in the store: declare, confirm, forget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from fairway_cni import documents, plan
+from fairway_cni.control import Control
+from fairway_cni.documents import Said
+from fairway_cni.plan import Identity
+from fairway_core.errors import ConflictError, FairwayError, StoreUnavailable
+from fairway_core.model import Attachment
+from fairway_core.world import ATTACHMENT_POD
+from fairway_store.api import Delete, Entry, Put, Write
+
+COMMIT_TRIES = 4
+"""How often a commit is tried because somebody else wrote the Pod in between."""
+
+
+class Records:
+    """The stored side of attachments. The caller holds the lock of the attachment."""
+
+    def __init__(self, control: Control, node: str, log: logging.Logger) -> None:
+        self._control = control
+        self._node = node
+        self._log = log
+
+    def find(self, who: Identity) -> Attachment | None:
+        """The attachment as the newest world has it."""
+        found = self._control.world().get(who.key)
+        return found if isinstance(found, Attachment) else None
+
+    def same(self, attachment: Attachment) -> bool:
+        """Whether it is still there, and not another one with the same key."""
+        now = self.find(plan.identity_of(attachment))
+        return now is not None and replace(now, confirmed=attachment.confirmed) == attachment
+
+    def is_declared(self, namespace: str, pod: str) -> bool:
+        """Whether the Pod exists by somebody's declaration, not by another attachment alone."""
+        others = self._control.world().at(Attachment, ATTACHMENT_POD, namespace, pod)
+        return others[0].pod_declared if others else self._control.world().pod(namespace, pod) is not None
+
+    async def declare(self, attachment: Attachment, said: Said) -> int:
+        """Store the attachment and its Pod, and wait until rules and names are live. Raises as `Control.commit` does."""
+
+        def writes(entry: Entry | None) -> list[Write]:
+            mine = Put(attachment.meta.key("Attachment"), documents.attachment_document(attachment))
+            return [mine, documents.claim_pod(entry, attachment, self._node, said)]
+
+        return await self._commit(attachment, writes)
+
+    async def confirm(self, attachment: Attachment, revision: int) -> None:
+        """Record that the wiring is done; a DEL that was faster has changed the revision and wins."""
+        document = documents.attachment_document(replace(attachment, confirmed=True))
+        try:
+            await self._control.commit_quietly([Put(attachment.meta.key("Attachment"), document, revision)])
+        except ConflictError:
+            self._log.debug("attachment %s changed before it was confirmed", attachment.meta.name)
+        except StoreUnavailable as fault:
+            self._log.warning("attachment %s stays unconfirmed: %s", attachment.meta.name, fault)
+
+    async def forget(self, attachment: Attachment) -> list[Exception]:
+        """Delete the objects; the errors met.
+
+        Being late in the kernel is none of them: every ADD waits for a later revision, and so for this one too.
+        """
+
+        def writes(entry: Entry | None) -> list[Write]:
+            key = attachment.meta.key("Attachment")
+            return [Delete(key), *documents.release_pod(entry, attachment, self._others(attachment))]
+
+        try:
+            await self._commit(attachment, writes)
+        except TimeoutError as fault:
+            self._log.warning("attachment %s is deleted, but rules and names are late: %s", attachment.meta.name, fault)
+        except FairwayError as fault:
+            return [fault]
+        return []
+
+    async def is_stored(self, attachment: Attachment) -> bool:
+        """Whether the object is in the store; taken to be if the store cannot be asked."""
+        try:
+            return await self._control.entry(attachment.meta.key("Attachment")) is not None
+        except FairwayError:
+            return True
+
+    def _others(self, attachment: Attachment) -> list[Attachment]:
+        index = (ATTACHMENT_POD, attachment.pod_namespace, attachment.pod_name)
+        return [item for item in self._control.world().at(Attachment, *index) if item.meta.name != attachment.meta.name]
+
+    async def _commit(self, attachment: Attachment, writes: Callable[[Entry | None], list[Write]]) -> int:
+        """Commit what `writes` makes of the Pod as it is now; again if the Pod changes meanwhile."""
+        key = documents.pod_key(attachment)
+        for _ in range(COMMIT_TRIES - 1):
+            with suppress(ConflictError):
+                return await self._control.commit(writes(await self._control.entry(key)))
+        return await self._control.commit(writes(await self._control.entry(key)))

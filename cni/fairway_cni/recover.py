@@ -1,0 +1,118 @@
+"""What a crash, a reboot or a stranger left in disorder: decide (pure), then put in order.
+
+Run at agent start, after the first world and before the first ADD, and from time to time afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fairway_cni.attach import Attacher, Kernel
+from fairway_cni.check import faults_on_node
+from fairway_cni.control import Control
+from fairway_cni.faults import CniError
+from fairway_cni.protocol import parse
+from fairway_cni.spool import Spool, SpooledCall
+from fairway_core.errors import FairwayError, KernelError
+from fairway_core.model import Attachment
+from fairway_kernel.link.objects import NodeLinks
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What to do, each list in the order of the world."""
+
+    remove: tuple[Attachment, ...] = ()
+    rewire: tuple[Attachment, ...] = ()
+    repair: tuple[Attachment, ...] = ()
+    orphans: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.remove or self.rewire or self.repair or self.orphans)
+
+
+def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[str, bool], boot_id: str) -> Recovery:
+    """Compare what should be with what is. `alive`: by attachment name, whether its path still leads to its namespace.
+
+    Dead is what was made before the last boot, and what has neither link nor namespace. A link whose namespace cannot be found
+    is kept: something else may hold the namespace open (a path in /proc dies with one process, the namespace with the last).
+    An unconfirmed attachment without a link is an ADD that never ended; with a link it may be one whose answer was given.
+    """
+    there = {veth.host_ifname for veth in node.veths}
+    remove, rewire, repair = [], [], []
+    for item in attachments:
+        linked, lives = item.host_ifname in there, alive.get(item.meta.name, False)
+        if item.boot_id != boot_id or (not linked and not (lives and item.confirmed)):
+            remove.append(item)
+        elif not linked:
+            rewire.append(item)
+        elif any(faults_on_node(item, node)):
+            repair.append(item)
+    owned = {item.host_ifname for item in attachments}
+    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(there - owned)))
+
+
+class Recoverer:
+    """Carries decisions out. Promise: one fault does not keep the rest from being put in order; every fault is logged."""
+
+    def __init__(self, control: Control, kernel: Kernel, attacher: Attacher, spool: Spool, log: logging.Logger) -> None:
+        self._control = control
+        self._kernel = kernel
+        self._attacher = attacher
+        self._spool = spool
+        self._log = log
+
+    async def run(self) -> Recovery:
+        """Replay spooled deletions, then recover; what was done. Costs time in the number of attachments and links."""
+        await self.replay()
+        # Links first: whatever they show was declared before, so a newer world cannot take a fresh link for an orphan.
+        node = await asyncio.to_thread(self._kernel.links.read)
+        attachments = self._control.world().attachments()
+        alive = await asyncio.to_thread(_alive, attachments, self._kernel.identify)
+        found = decide(attachments, node, alive, self._attacher.facts.boot_id)
+        work = [
+            *(self._attacher.reap(item) for item in found.remove),
+            *(self._attacher.rewire(item) for item in found.rewire),
+            *(self._attacher.repair(item) for item in found.repair),
+            *(self._attacher.drop_orphan(name) for name in found.orphans),
+        ]
+        for errors in await asyncio.gather(*work):
+            for fault in errors:
+                self._log.warning("recovery: %s", fault)
+        return found
+
+    async def replay(self) -> int:
+        """Carry out spooled deletions; how many are done. One that fails stays for the next time."""
+        done = 0
+        for call in await asyncio.to_thread(list, self._spool.pending()):
+            done += await self._replay(call)
+        return done
+
+    async def _replay(self, call: SpooledCall) -> bool:
+        try:
+            request = parse(call.body)
+        except CniError as fault:
+            self._log.warning("spooled call %s means nothing and is set aside: %s", call.path, fault)
+            self._spool.set_aside(call)
+            return False
+        try:
+            if request.command == "DEL":
+                await self._attacher.delete(request, cancelled=lambda: not call.path.exists())
+        except FairwayError as fault:
+            self._log.warning("spooled call %s: %s", call.path, fault)
+            return False
+        self._spool.done(call)
+        return True
+
+
+def _alive(attachments: Sequence[Attachment], identify: Callable[[str], str]) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for item in attachments:
+        try:
+            found[item.meta.name] = identify(item.netns) == item.netns_id
+        except KernelError:
+            found[item.meta.name] = False
+    return found
