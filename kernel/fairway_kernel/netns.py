@@ -45,24 +45,38 @@ def enter(path: str) -> None:
     except OSError as error:
         raise KernelError(error.errno or 0, f"open network namespace {path}") from error
     try:
-        _check(_libc().setns(fd, CLONE_NEWNET), f"enter network namespace {path}")
+        enter_fd(fd, path)
     finally:
         os.close(fd)
 
 
+def enter_fd(fd: int, name: str = "") -> None:
+    """`enter` for a namespace that is already open as `fd`; `name` is for the error text."""
+    _check(_libc().setns(fd, CLONE_NEWNET), f"enter network namespace {name or fd}")
+
+
 def run_in(path: str, function: Callable[[], T]) -> T:
     """Run `function` inside the namespace at `path` on a thread of its own and hand back its result or exception."""
+    return _on_thread(lambda: enter(path), function)
+
+
+def run_in_fd(fd: int, function: Callable[[], T]) -> T:
+    """`run_in` for a namespace that is already open as `fd`."""
+    return _on_thread(lambda: enter_fd(fd), function)
+
+
+def _on_thread(prepare: Callable[[], None], function: Callable[[], T]) -> T:
     outcome: list[T] = []
     failure: list[BaseException] = []
 
     def body() -> None:
         try:
-            enter(path)
+            prepare()
             outcome.append(function())
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=body, name=f"netns:{path}", daemon=True)
+    thread = threading.Thread(target=body, name="netns", daemon=True)
     thread.start()
     thread.join()
     if failure:
@@ -92,23 +106,16 @@ def create(name: str) -> str:
         os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
     except OSError as error:
         raise KernelError(error.errno or 0, f"create network namespace {name}") from error
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            libc = _libc()
-            _check(libc.unshare(CLONE_NEWNET), f"unshare for {name}")
-            _check(libc.mount(b"/proc/thread-self/ns/net", bytes(target), b"none", MS_BIND, None), f"bind {target}")
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    thread.join()
-    if failure:
+    try:
+        _on_thread(lambda: _check(_libc().unshare(CLONE_NEWNET), f"unshare for {name}"), lambda: _bind(target))
+    except BaseException:
         target.unlink(missing_ok=True)
-        raise failure[0]
+        raise
     return str(target)
+
+
+def _bind(target: Path) -> None:
+    _check(_libc().mount(b"/proc/thread-self/ns/net", bytes(target), b"none", MS_BIND, None), f"bind {target}")
 
 
 def delete(name: str) -> None:

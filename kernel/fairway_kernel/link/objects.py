@@ -1,7 +1,8 @@
 """Links as data, and the contract of what carries them out. Pure: no I/O.
 
 Ownership (design rule 4): our bridges are called `fw-…`, our veth host ends `fwb…` (bridged) or `fwr…` (routed) with an alias,
-our routes have protocol number 157, our addresses on the loopback device carry the label `lo:fairway`.
+our routes have protocol number 157, our addresses on the loopback device carry the label `lo:fairway` (IPv6 addresses have no
+label; ours are marked by the metric 157).
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ class Bridge:
 class Veth:
     """One container interface and everything on both sides of it.
 
-    `master` is the bridge whose isolated port the host end becomes; None in routed mode, where the host end itself carries
-    `host_mac` and the gateway addresses. Inside: lo up, `ips` as /32 and /128, default routes through the on-link gateways of
-    those families with permanent neighbours to `host_mac` (in bridged mode the bridge's MAC), accept_ra and DAD off, `mac`.
-    On the node: one route per address (protocol 157) and one permanent neighbour per address to `mac`, on the bridge or veth.
+    `master` is the bridge whose isolated port the host end becomes; None in routed mode, where the host end itself has the MAC
+    `host_mac` (and no address: the container's permanent neighbour is enough). Inside: lo up, `ips` as /32 and /128, default
+    routes through the on-link gateways of those families with permanent neighbours to `host_mac` (in bridged mode the bridge's
+    MAC), accept_ra and DAD off, `mac`. On the node: one route per address (protocol 157) and one permanent neighbour per address
+    to `mac`, on the bridge or veth.
     `alias` is written as ifalias: "fairway network=N pod=NS/NAME id=CONTAINER".
     """
 
@@ -102,15 +104,20 @@ class LinkManager(Protocol):
     def ensure_loopback(self, addresses: Sequence[str]) -> None:
         """Exactly these addresses of ours on lo (/32, /128), others of ours removed; lo up."""
 
+    def ensure_service_routes(self, cidrs: Sequence[str]) -> None:
+        """On a node without a default route (per family), a route for each of `cidrs`, so that the node's own processes get as
+        far as the rules that rewrite virtual IPs; ours that are not needed are removed."""
+
     def attach(self, veth: Veth) -> None:
         """Make the pair and configure both sides. A leftover host end of the same name is replaced.
 
-        Raises KernelError(EEXIST) if `ifname` exists in the container, ENOENT or EINVAL if the namespace is gone; leaves nothing
-        behind when it fails.
+        Raises KernelError(EEXIST) if `ifname` exists in the container, ENOENT or EINVAL if the namespace is gone, EINVAL if it
+        is the node's own; leaves nothing behind when it fails.
         """
 
     def ensure_node_side(self, veth: Veth) -> None:
-        """Put back port membership, routes, neighbours and up state of an existing veth."""
+        """Put back port membership, routes, neighbours and up state of an existing veth. Raises KernelError(ENODEV) if it or
+        its bridge is gone."""
 
     def detach(self, host_ifname: str, ips: Sequence[str]) -> None:
         """Remove the veth, its routes and neighbours; missing ones are no error. Returns when the peer is gone from the

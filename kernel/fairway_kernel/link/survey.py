@@ -1,0 +1,132 @@
+"""What the kernel has: our links on the node, and one container's interface."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from fairway_core.errors import KernelError
+from fairway_kernel import netns as namespaces
+from fairway_kernel.link import decode
+from fairway_kernel.link.node import is_ours_on_loopback
+from fairway_kernel.link.objects import ROUTE_PROTOCOL, InsideState, NodeLinks, ObservedVeth
+from fairway_kernel.link.rtnl import (
+    AF_INET,
+    AF_INET6,
+    RT_TABLE_MAIN,
+    dump_addresses,
+    dump_links,
+    dump_neighbours,
+    dump_routes,
+    get_link,
+    host_bits,
+)
+from fairway_kernel.netlink import NetlinkSocket
+
+BRIDGE_PREFIX = "fw-"
+VETH_PREFIXES = ("fwb", "fwr")
+USUAL_MTU = 1500
+FAMILIES = (AF_INET, AF_INET6)
+
+
+def node_links(channel: NetlinkSocket) -> NodeLinks:
+    """Everything of ours in the channel's namespace, each list sorted. Raises KernelError."""
+    links = list(decode.links(channel.query(dump_links())))
+    names = {item.index: item.name for item in links}
+    bridges = frozenset(item.name for item in links if item.name.startswith(BRIDGE_PREFIX) and item.kind == "bridge")
+    veths = tuple(_observed(item, names) for item in links if item.name.startswith(VETH_PREFIXES) and item.kind == "veth")
+    ours = bridges | {item.host_ifname for item in veths}
+    entries = [item for version in FAMILIES for item in decode.neighbours(channel.query(dump_neighbours(version)))]
+    return NodeLinks(
+        bridges=bridges,
+        veths=tuple(sorted(veths, key=lambda item: item.host_ifname)),
+        routes=tuple(sorted((item.destination, names.get(item.device, "")) for item in _routes(channel) if _to_host(item))),
+        neighbours=tuple(
+            sorted(
+                (item.address, item.mac, names[item.index])
+                for item in entries
+                if item.permanent and names.get(item.index) in ours and item.address
+            )
+        ),
+        loopback=frozenset(
+            item.address for item in decode.addresses(channel.query(dump_addresses())) if is_ours_on_loopback(item)
+        ),
+    )
+
+
+def default_mtu(channel: NetlinkSocket) -> int:
+    """MTU of the device of the best default route, IPv4 first; 1500 without one. Raises KernelError."""
+    for version in FAMILIES:
+        found = [item for item in _main(channel, version) if item.bits == 0 and item.device]
+        if found:
+            device = min(found, key=lambda item: item.metric).device
+            return next((item.mtu for item in decode.links(channel.query(dump_links())) if item.index == device), USUAL_MTU)
+    return USUAL_MTU
+
+
+def inside(netns: str, ifname: str) -> InsideState:
+    """The interface `ifname` as seen in the namespace at `netns`. Raises KernelError(ENOENT) if the namespace is gone."""
+    try:
+        return namespaces.run_in(netns, lambda: _inside(ifname))
+    except KernelError as error:
+        # A file that is no namespace any more (its mount is gone) is refused by setns with EINVAL.
+        if error.errno == errno.EINVAL:
+            raise KernelError(errno.ENOENT, error.operation) from error
+        raise
+
+
+def _inside(ifname: str) -> InsideState:
+    channel = NetlinkSocket()
+    try:
+        try:
+            found = next(decode.links(channel.query(get_link(ifname))))
+        except KernelError as error:
+            if error.errno == errno.ENODEV:
+                return InsideState(exists=False)
+            raise
+        ips = [item.address for item in decode.addresses(channel.query(dump_addresses())) if _is_given(item, found.index)]
+        defaults = [item for version in FAMILIES for item in _main(channel, version) if _is_default(item, found.index)]
+    finally:
+        channel.close()
+    return InsideState(
+        exists=True,
+        up=found.up,
+        mac=found.mac,
+        mtu=found.mtu,
+        ips=tuple(sorted(ips)),
+        default_routes=tuple(item.gateway for item in defaults),
+        peer_ifindex=found.peer,
+    )
+
+
+def _is_given(item: decode.Address, index: int) -> bool:
+    return item.index == index and not item.address.startswith("fe80:")
+
+
+def _is_default(item: decode.Route, index: int) -> bool:
+    return item.bits == 0 and item.device == index and bool(item.gateway)
+
+
+def _to_host(item: decode.Route) -> bool:
+    return bool(item.destination) and item.bits == host_bits(item.destination)
+
+
+def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:
+    found = [item for version in FAMILIES for item in decode.routes(channel.query(dump_routes(version, ROUTE_PROTOCOL)))]
+    return [item for item in found if item.protocol == ROUTE_PROTOCOL and item.table == RT_TABLE_MAIN]
+
+
+def _main(channel: NetlinkSocket, version: int) -> Sequence[decode.Route]:
+    return [item for item in decode.routes(channel.query(dump_routes(version))) if item.table == RT_TABLE_MAIN]
+
+
+def _observed(item: decode.Link, names: dict[int, str]) -> ObservedVeth:
+    return ObservedVeth(
+        host_ifname=item.name,
+        ifindex=item.index,
+        alias=item.alias,
+        master=names.get(item.master) if item.master else None,
+        up=item.up,
+        mac=item.mac,
+        mtu=item.mtu,
+    )

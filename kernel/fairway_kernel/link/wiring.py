@@ -1,0 +1,147 @@
+"""The requests that make one attachment, both sides of it. Pure: bytes only.
+
+Facts the order rests on: the peer's part must not carry IFF_UP (ENOTCONN); properties of a bridge port can be set only once it
+is one, so the host end is made down and comes up last, when it is isolated already; IPv6 addresses need an interface that is up.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, VETH_GROUP, Veth
+from fairway_kernel.link.rtnl import (
+    AF_INET6,
+    IFLA_ADDRESS,
+    IFLA_BRPORT_BCAST_FLOOD,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_LEARNING,
+    IFLA_BRPORT_MCAST_FLOOD,
+    IFLA_BRPORT_UNICAST_FLOOD,
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_INFO_SLAVE_KIND,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_NET_NS_FD,
+    IFLA_NUM_RX_QUEUES,
+    IFLA_NUM_TX_QUEUES,
+    LOOPBACK_INDEX,
+    RT_SCOPE_UNIVERSE,
+    RTM_NEWLINK,
+    VETH_INFO_PEER,
+    add_address,
+    default_route,
+    family,
+    forwarding_entry,
+    host_bits,
+    host_route,
+    link,
+    mac_bytes,
+    neighbour,
+    no_auto_address,
+    set_link,
+)
+from fairway_kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attr, attr_text, attr_u8, attr_u32, nest
+
+FALLBACK_METRIC = 1024
+
+
+def port_mac(veth: Veth) -> str:
+    """The host end's own MAC: `host_mac` in routed mode; on a bridge one of its own, never lower than the bridge's."""
+    return veth.host_mac if veth.master is None else f"fe{veth.mac[2:]}"
+
+
+def create_pair(veth: Veth, netns_fd: int, master: int) -> Request:
+    """The pair, the peer already inside the namespace behind `netns_fd` under its final name; both ends down.
+
+    One queue each way: veth takes no transmit lock, and the default of one per CPU costs milliseconds on large machines.
+    """
+    queues = attr_u32(IFLA_NUM_TX_QUEUES, 1) + attr_u32(IFLA_NUM_RX_QUEUES, 1)
+    size = attr_u32(IFLA_MTU, veth.mtu)
+    peer = (
+        link() + attr_text(IFLA_IFNAME, veth.ifname) + attr_u32(IFLA_NET_NS_FD, netns_fd)
+        + attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + size + queues
+    )  # fmt: skip
+    body = (
+        link() + attr_text(IFLA_IFNAME, veth.host_ifname) + attr(IFLA_ADDRESS, mac_bytes(port_mac(veth)))
+        + attr_u32(IFLA_GROUP, VETH_GROUP) + size + queues
+    )  # fmt: skip
+    body += attr_u32(IFLA_MASTER, master) if master else b""
+    body += nest(IFLA_LINKINFO, attr_text(IFLA_INFO_KIND, "veth"), nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer)))
+    return Request(RTM_NEWLINK, body, f"create {veth.host_ifname} with {veth.ifname} inside", NLM_F_CREATE | NLM_F_EXCL)
+
+
+def node_side(veth: Veth, index: int, master: int) -> list[Request]:
+    """Everything on the node after the pair exists; repeating it repairs. `master` is the bridge's index or 0."""
+    name = veth.host_ifname
+    device = master or index
+    requests = [
+        set_link(
+            index,
+            f"configure {name}",
+            attr_u32(IFLA_MASTER, master),
+            attr_u32(IFLA_GROUP, VETH_GROUP),
+            attr_u32(IFLA_MTU, veth.mtu),
+            attr(IFLA_ADDRESS, mac_bytes(port_mac(veth))),
+            attr_text(IFLA_IFALIAS, veth.alias),
+        ),
+        no_auto_address(index, name),
+    ]
+    if master:
+        requests += [isolate(index, name), forwarding_entry(veth.mac, index)]
+    requests.append(set_link(index, f"bring up {name}", up=True))
+    for address in veth.ips:
+        requests += [host_route(address, device), neighbour(address, veth.mac, device)]
+    return requests
+
+
+def isolate(index: int, name: str) -> Request:
+    """Port properties: no frame to another isolated port, nothing learnt, nothing flooded (neighbours are permanent)."""
+    off = (IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD)
+    port = nest(IFLA_INFO_SLAVE_DATA, attr_u8(IFLA_BRPORT_ISOLATED, 1), *(attr_u8(kind, 0) for kind in off))
+    return set_link(index, f"isolate port {name}", nest(IFLA_LINKINFO, attr_text(IFLA_INFO_SLAVE_KIND, "bridge"), port))
+
+
+def inside(veth: Veth, index: int) -> list[Request]:
+    """Everything in the container but the default routes: lo and the interface up, addresses, the gateways' neighbours."""
+    requests = [
+        set_link(LOOPBACK_INDEX, "bring up lo inside", up=True),
+        set_link(index, f"bring up {veth.ifname} inside", up=True),
+    ]
+    requests += [
+        add_address(index, address, host_bits(address), RT_SCOPE_UNIVERSE, f"address {address} inside") for address in veth.ips
+    ]
+    requests += [neighbour(gateway, veth.host_mac, index) for gateway in gateways(veth.ips)]
+    return requests
+
+
+def default_routes(veth: Veth, index: int, fallback: bool = False) -> list[Request]:
+    """The default routes; `fallback` gives those for an interface that is not the container's first."""
+    metric = FALLBACK_METRIC + index if fallback else 0
+    tolerate = () if fallback else (errno.EEXIST,)
+    made = [default_route(gateway, index, metric) for gateway in gateways(veth.ips)]
+    return [Request(item.kind, item.body, item.operation, item.flags, tolerate) for item in made]
+
+
+def gateways(ips: Sequence[str]) -> list[str]:
+    """The gateways of the families that `ips` has."""
+    families = {family(address) for address in ips}
+    return [GATEWAY6 if version == AF_INET6 else GATEWAY4 for version in sorted(families)]
+
+
+def inside_settings(veth: Veth) -> dict[str, str]:
+    """Kernel settings of the container's interface, before it comes up.
+
+    A redirect would tell the container that its neighbour is on the link, and the isolated port would then swallow its packets.
+    """
+    base = f"net/ipv6/conf/{veth.ifname}/"
+    settings = {base + "accept_ra": "0", base + "accept_dad": "0", base + "dad_transmits": "0", base + "accept_redirects": "0"}
+    if any(":" in address for address in veth.ips):
+        settings[base + "disable_ipv6"] = "0"
+    return settings
