@@ -127,9 +127,9 @@ def _families(spec: Mapping[str, Any], ranges: Ranges) -> Iterator[IPv4Network |
     """One range per family the service wants (Kubernetes ipFamilies and ipFamilyPolicy): SingleStack unless it says else."""
     named = [{"IPv4": 4, "IPv6": 6}[name] for name in spec.get("ipFamilies") or ()]
     policy = spec.get("ipFamilyPolicy") or ("PreferDualStack" if len(named) > 1 else "SingleStack")
-    order = [*named, *(cidr.version for cidr in ranges.cidrs)]
+    order: list[int] = [*named, *(cidr.version for cidr in ranges.cidrs)]
     wanted = list(dict.fromkeys(order))[: 1 if policy == "SingleStack" else 2]
-    found = {cidr.version: cidr for cidr in reversed(ranges.cidrs)}
+    found: dict[int, IPv4Network | IPv6Network] = {cidr.version: cidr for cidr in reversed(ranges.cidrs)}
     missing = [version for version in wanted if version not in found]
     if missing or (policy == "RequireDualStack" and len(wanted) < 2):
         raise UserError(f"spec.ipFamilies: no service range for {'IPv' + str(missing[0]) if missing else 'a second family'}")

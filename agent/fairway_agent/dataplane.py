@@ -18,7 +18,14 @@ from fairway_kernel.nft.objects import Elements, Layout
 from fairway_kernel.nft.runner import NftRunner
 from fairway_kernel.nft.tables import NftTables
 from fairway_policy.compiler import PolicyCompiler
-from fairway_policy.generation import GENERATION_MASK, Generation
+from fairway_policy.generation import (
+    GENERATION_MASK,
+    GENERATION_OWNER,
+    generation_chains,
+    generation_elements,
+    next_generation,
+    read_generation,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +48,14 @@ class Dataplane:
         self._log = log
         layout = sum((compiler.layout for compiler in self._compilers), Layout())
         self.tables = NftTables(runner, layout, log)
-        self._generation = Generation(0)
+        self._generation = 0
 
     def adopt(self) -> None:
         """Take over what the kernel holds, flushing nothing; numbers found there are kept in use."""
         actual: Elements = self.tables.adopt()
         for compiler in self._compilers:
             compiler.learn(actual)
-        self._generation = Generation.found(actual)
+        self._generation = read_generation(actual)
 
     def step(self, before: World, after: World, touched: frozenset[Key]) -> Applied:
         """Bring the kernel from `before` to `after`. Raises KernelError; the next step or `retry` then tries again."""
@@ -60,18 +67,22 @@ class Dataplane:
     def retry(self) -> Applied:
         """Commit whatever is still pending."""
         delta = self.tables.commit()
-        bumped = self._generation.number == 0 or self._policy.tightens(delta)
+        bumped = self._generation == 0 or self._policy.tightens(delta)
         if bumped:
             self._bump()
         return Applied(len(delta), bumped)
 
     def _bump(self) -> None:
-        following = self._generation.next()
-        if following.wrapped:
-            # An entry stamped with this number one lap ago would pass unjudged.
+        number, wrapped = next_generation(self._generation)
+        if wrapped:
+            # An entry stamped with this number one lap ago would pass unjudged: judge everything while marks are cleared.
+            self._put_in_force(0)
             self._conntrack.sweep_mark(GENERATION_MASK)
-        self.tables.replace_chains(following.chains(), following.owner, following.elements())
-        self._generation = following
+        self._put_in_force(number)
+
+    def _put_in_force(self, number: int) -> None:
+        self.tables.replace_chains(generation_chains(number), GENERATION_OWNER, generation_elements(number))
+        self._generation = number
 
     def verify(self) -> int:
         """Compare with the kernel in full and repair; the number of repaired elements and chains."""

@@ -90,7 +90,7 @@ class Drift:
 
     async def _repair_links(self) -> None:
         try:
-            await self._settings()
+            await asyncio.to_thread(self._node.ensure)
             repaired = await self._recover()
         except FairwayError as error:
             self._log.error("links could not be repaired", extra={"error": str(error)})
@@ -99,7 +99,7 @@ class Drift:
             self._metrics.repairs.labels("links").inc(repaired)
 
     async def _settings(self) -> None:
-        changed = await asyncio.to_thread(self._node.ensure)
+        changed = self._node.ensure_settings()
         if changed:
             self._metrics.repairs.labels("sysctl").inc(changed)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fairway_agent.dataplane import Applied
 from fairway_agent.live import LiveRevisions
+from fairway_dns.feed import ZoneFeed
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -54,4 +55,18 @@ class LiveCollector(Collector):
         family = GaugeMetricFamily("fairway_live_revision", "Revision that is live, by part", labels=["part"])
         for part, revision in self._live.snapshot().items():
             family.add_metric([part], revision)
+        return [family]
+
+
+class WorkerCollector(Collector):
+    """What the DNS workers count, as they last told. A restarted worker counts from zero, as Prometheus counters may."""
+
+    def __init__(self, feed: ZoneFeed) -> None:
+        self._feed = feed
+
+    def collect(self) -> list[Metric]:
+        family = CounterMetricFamily("fairway_dns_events", "Counts kept by each DNS worker", labels=["worker", "event"])
+        for worker in self._feed.workers():
+            for event, count in sorted(worker.counters.items()):
+                family.add_metric([str(worker.pid), event], count)
         return [family]

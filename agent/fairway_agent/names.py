@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from fairway_agent.live import DNS, LiveRevisions
 from fairway_agent.problems import Problems
@@ -18,12 +17,11 @@ ACK_SECONDS = 5.0
 class Names:
     """Feeds the workers and tells which revision all of them answer from. Event-loop only."""
 
-    def __init__(self, compiler: ZoneCompiler, feed: ZoneFeed, live: LiveRevisions, problems: Problems, log: logging.Logger):
+    def __init__(self, compiler: ZoneCompiler, feed: ZoneFeed, live: LiveRevisions, problems: Problems) -> None:
         self._compiler = compiler
         self._feed = feed
         self._live = live
         self._problems = problems
-        self._log = log
         self._published = asyncio.Event()
         self._revision = 0
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from fairway_agent.problems import Problems
 from fairway_core.errors import KernelError
+from fairway_core.keys import Key
+from fairway_core.model import Attachment
+from fairway_core.world import World
 from fairway_kernel.link.objects import LinkManager
 from fairway_kernel.sysctl import Sysctls
 
@@ -19,11 +22,11 @@ BRIDGE_CALLS = {
 
 
 class Node:
-    """Brings the node's own settings to what they must be and keeps them there. Blocking; for worker threads.
+    """Brings the node's own settings to what they must be and keeps them there.
 
-    The bridge-nf-call settings are ours while a bridged network exists: with 1 a connection to a virtual IP whose endpoint is
-    behind the same bridge hangs (the frame is rewritten inside the bridge and dropped at the isolated port). Docker and others
-    turn them on; that is noticed here, undone, and told.
+    The bridge-nf-call settings are ours from the first bridged attachment on: with 1 a connection to a virtual IP whose endpoint
+    is behind the same bridge hangs (the frame is rewritten inside the bridge and then meets the isolated port). Docker and
+    others turn them on; that is noticed, undone, counted and logged.
     """
 
     def __init__(
@@ -41,17 +44,37 @@ class Node:
         self._service_cidrs = tuple(service_cidrs)
         self._problems = problems
         self._log = log
+        self._bridged = False
 
-    def ensure(self) -> int:
-        """Put everything right; the number of settings that had to be changed."""
-        changed = self._sysctls.ensure({**FORWARDING, **BRIDGE_CALLS})
+    def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
+        """Own the bridge settings as soon as the world has a bridged attachment; its link is made after this."""
+        if self._bridged:
+            return
+        attachments = (after.get(key) for key in touched if key.kind == "Attachment")
+        if any(isinstance(item, Attachment) and item.mode == "bridge" for item in attachments):
+            self._bridged = True
+            self.ensure_settings()
+
+    def ensure_settings(self) -> int:
+        """Put kernel settings right; how many were wrong. Cheap: a handful of small files."""
+        wanted = {**FORWARDING, **(BRIDGE_CALLS if self._bridged else {})}
+        try:
+            changed = self._sysctls.ensure(wanted)
+        except KernelError as error:
+            self._problems.report("sysctl", f"kernel settings are not in place: {error}")
+            return 0
+        self._problems.clear("sysctl")
         for name, old in changed.items():
-            self._log.info("kernel setting changed", extra={"sysctl": name, "old": old})
+            self._log.warning("kernel setting changed", extra={"sysctl": name, "was": old, "now": wanted[name]})
+        return len(changed)
+
+    def ensure(self) -> None:
+        """Settings, the DNS addresses and the way to virtual IPs. Blocking; for worker threads."""
+        self.ensure_settings()
         try:
             self._links.ensure_loopback(self._dns)
             self._links.ensure_service_routes(self._service_cidrs)
         except KernelError as error:
             self._problems.report("node", f"the node's addresses or routes are not in place: {error}")
-            return len(changed)
-        self._problems.clear("node")
-        return len(changed)
+        else:
+            self._problems.clear("node")

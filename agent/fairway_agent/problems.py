@@ -23,6 +23,10 @@ class Problems:
         if self._open.pop(key, None) is not None:
             self._log.info("problem solved", extra={"problem": key})
 
+    def text(self, key: str) -> str:
+        """The problem `key` in words; empty if it is not open."""
+        return self._open.get(key, "")
+
     def texts(self) -> list[str]:
         """One line per open problem, in a fixed order."""
         return [self._open[key] for key in sorted(self._open)]

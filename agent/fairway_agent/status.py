@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fairway_agent.live import LiveRevisions
@@ -22,14 +21,12 @@ class Status:
         reconciler: Reconciler,
         live: LiveRevisions,
         problems: Problems,
-        details: Callable[[], dict[str, Any]],
     ) -> None:
         self._node = node
         self._version = version
         self._reconciler = reconciler
         self._live = live
         self._problems = problems
-        self._details = details
 
     @property
     def ready(self) -> bool:
@@ -51,5 +48,4 @@ class Status:
             "ready": self.ready,
             "problems": self.reasons(),
             "counts": {kind.name: len(world.keys_at(KIND, kind.name)) for kind in KINDS},
-            **self._details(),
         }

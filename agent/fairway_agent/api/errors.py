@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from fairway_core.errors import (
     ConflictError,
@@ -18,8 +18,6 @@ from fairway_core.errors import (
     StoreUnavailable,
     UserError,
 )
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS: tuple[tuple[type[FairwayError], int, str], ...] = (
     (UserError, 400, "user"),
@@ -36,7 +34,7 @@ def error_body(kind: str, message: str, place: dict[str, Any] | None = None) -> 
     return {"error": {"kind": kind, "message": message, "place": place}}
 
 
-def error_middleware(log: logging.Logger) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def error_middleware(log: logging.Logger) -> Middleware:
     """Turn exceptions into answers: a fault of the input never ends the agent, a fault of ours is logged with its trace."""
 
     @web.middleware

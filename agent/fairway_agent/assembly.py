@@ -1,0 +1,192 @@
+"""The composition root: every part is made here, handed what it needs, started and stopped in order. No logic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+from fairway_agent.api.cni import CniRoutes
+from fairway_agent.api.insight import HealthRoutes, InsightRoutes
+from fairway_agent.api.objects import ObjectRoutes
+from fairway_agent.api.server import application, serve_tcp, serve_unix
+from fairway_agent.config import Config
+from fairway_agent.control import AgentControl
+from fairway_agent.dataplane import Dataplane
+from fairway_agent.drift import Drift
+from fairway_agent.live import DNS, NFT, LiveRevisions
+from fairway_agent.metrics import LiveCollector, Metrics, WorkerCollector
+from fairway_agent.names import Names
+from fairway_agent.node import Node
+from fairway_agent.objects import Objects
+from fairway_agent.problems import Problems
+from fairway_agent.reconcile import Reconciler
+from fairway_agent.status import Status
+from fairway_agent.upstreams import host_upstreams
+from fairway_cni.attach import Attacher, Kernel
+from fairway_cni.compile import PinCompiler
+from fairway_cni.ipam import AddressPool
+from fairway_cni.plan import NodeFacts
+from fairway_cni.recover import Recovery
+from fairway_cni.spool import Spool
+from fairway_core.clock import SystemClock
+from fairway_dns.compile import ZoneCompiler
+from fairway_dns.feed import ZoneFeed
+from fairway_dns.rules import DnsRulesCompiler
+from fairway_dns.supervise import WorkerSupervisor
+from fairway_kernel import netns
+from fairway_kernel.conntrack import Conntrack
+from fairway_kernel.link.manager import KernelLinks
+from fairway_kernel.link.monitor import LinkMonitor
+from fairway_kernel.nft.libnft import LibnftablesRunner
+from fairway_kernel.nft.monitor import NftMonitor
+from fairway_kernel.sysctl import Sysctls
+from fairway_policy.compiler import PolicyCompiler
+from fairway_proxy.compile import ServiceCompiler
+from fairway_store.api import Store
+from fairway_store.open import open_store
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Agent:
+    """One node's agent. `run` ends when it is cancelled, or raises what made going on impossible."""
+
+    def __init__(self, config: Config, log: logging.Logger) -> None:
+        self._config = config
+        self._log = log
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._live = LiveRevisions([NFT, DNS])
+        self._problems = Problems(log.getChild("problems"))
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until cancelled; `on_ready` is called once the first state is live and the sockets listen."""
+        async with AsyncExitStack() as stack:
+            self._make_directories()
+            store = await open_store(self._config.store.kind, self._config.paths.database)
+            stack.push_async_callback(store.close)
+            links = KernelLinks()
+            stack.callback(links.close)
+            conntrack = Conntrack()
+            reconciler = self._reconciler(store, conntrack)
+            stack.callback(reconciler.close)
+            node = self._node(links)
+            reconciler.subscribe(node)
+            feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"))
+            await feed.start()
+            stack.push_async_callback(feed.close)
+            names = self._names(feed)
+            reconciler.subscribe(names)
+            objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reconciler.run())
+                group.create_task(names.run())
+                for supervisor in self._workers():
+                    group.create_task(supervisor.run())
+                await reconciler.synced.wait()
+                await asyncio.to_thread(node.ensure)
+                attacher, recovery = self._attachments(store, reconciler, links, conntrack)
+                await recovery.run_once()
+                drift = Drift(
+                    NftMonitor(),
+                    LinkMonitor(),
+                    reconciler,
+                    node,
+                    recovery.run_once,
+                    self._metrics,
+                    self._log.getChild("drift"),
+                )
+                group.create_task(drift.run())
+                await self._serve(stack, reconciler, objects, attacher)
+                on_ready()
+
+    def _make_directories(self) -> None:
+        paths = self._config.paths
+        for directory in (paths.state, paths.run, paths.spool):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _reconciler(self, store: Store, conntrack: Conntrack) -> Reconciler:
+        config = self._config
+        cidrs = tuple(config.node.podCIDRs)
+        log = self._log.getChild("reconcile")
+        compilers = (
+            ServiceCompiler(config.node.name, cidrs),
+            PinCompiler(cidrs),
+            DnsRulesCompiler(tuple(config.dns.listen), config.dns.port),
+        )
+        dataplane = Dataplane(LibnftablesRunner(), compilers, PolicyCompiler(), conntrack, log)
+        return Reconciler(store, dataplane, self._live, self._problems, self._metrics, self._clock, log)
+
+    def _node(self, links: KernelLinks) -> Node:
+        config = self._config
+        log = self._log.getChild("node")
+        return Node(links, Sysctls(), config.dns.listen, config.cluster.serviceCIDRs, self._problems, log)
+
+    def _names(self, feed: ZoneFeed) -> Names:
+        config = self._config
+        compiler = ZoneCompiler(config.cluster.domain, tuple(config.dns.listen))
+        self._metrics.registry.register(LiveCollector(self._live))
+        self._metrics.registry.register(WorkerCollector(feed))
+        return Names(compiler, feed, self._live, self._problems)
+
+    def _workers(self) -> list[WorkerSupervisor]:
+        config, paths = self._config, self._config.paths
+        log = self._log.getChild("dns")
+        upstreams = config.dns.upstreams or host_upstreams(config.dns.listen)
+        private = [*config.cluster.serviceCIDRs, *config.node.podCIDRs]
+        argv = [sys.executable, "-m", "fairway_dns.worker", "--feed", str(paths.feed), "--port", str(config.dns.port)]
+        argv += ["--domain", config.cluster.domain, "--state", str(paths.zone)]
+        argv += [part for address in config.dns.listen for part in ("--listen", address)]
+        argv += [part for address in upstreams for part in ("--upstream", address)]
+        argv += [part for cidr in private for part in ("--private", cidr)]
+        return [WorkerSupervisor(argv, paths.run / f"dns-{number}.pid", log) for number in range(config.dns.workers)]
+
+    def _attachments(
+        self, store: Store, reconciler: Reconciler, links: KernelLinks, conntrack: Conntrack
+    ) -> tuple[Attacher, Recovery]:
+        config = self._config
+        log = self._log.getChild("cni")
+        control = AgentControl(store, reconciler, self._live, self._not_ready, log)
+        pool = AddressPool(config.node.podCIDRs)
+        pool.adopt((ip, item.meta.name) for item in reconciler.world.attachments() for ip in item.ips)
+        facts = NodeFacts(
+            node=config.node.name,
+            boot_id=BOOT_ID.read_text().strip(),
+            host_netns=_identify(netns.OWN),
+            cluster_domain=config.cluster.domain,
+            nameservers=tuple(config.dns.listen),
+        )
+        kernel = Kernel(links, _identify, lambda ips: [conntrack.flush_address(ip) for ip in ips] and None)
+        spool = Spool(config.paths.spool, log)
+        attacher = Attacher(control, kernel, pool, facts, spool, log)
+        return attacher, Recovery(attacher, control, links, spool, log)
+
+    def _not_ready(self) -> str:
+        return self._problems.text("nft")
+
+    async def _serve(self, stack: AsyncExitStack, reconciler: Reconciler, objects: Objects, attacher: Attacher) -> None:
+        config, log = self._config, self._log.getChild("api")
+        status = Status(config.node.name, version("fairway"), reconciler, self._live, self._problems)
+        health = HealthRoutes(status, self._metrics).routes()
+        routes = [
+            *health,
+            *InsightRoutes(status, self._live, reconciler).routes(),
+            *ObjectRoutes(objects).routes(),
+            *CniRoutes(attacher, self._metrics, self._clock, log).routes(),
+        ]
+        runner = await serve_unix(application(routes, log), config.paths.socket)
+        stack.push_async_callback(runner.cleanup)
+        if config.metrics.listen:
+            host, _, port = config.metrics.listen.rpartition(":")
+            metrics = await serve_tcp(application(health, log), host.strip("[]"), int(port))
+            stack.push_async_callback(metrics.cleanup)
+
+
+def _identify(path: str) -> str:
+    device, inode = netns.identity(path)
+    return f"{device}:{inode}"

@@ -1,0 +1,70 @@
+"""Process entry of `fairway agent`: read the configuration, assemble, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from fairway_agent.assembly import Agent
+from fairway_agent.config import DEFAULT_PATH, load_config
+from fairway_agent.logs import configure
+from fairway_agent.notify import sd_notify
+from fairway_core.errors import FairwayError, UserError
+
+
+def main(config_path: str | None = None) -> int:
+    """Run the agent; the process exit code. 2 for a bad configuration, 1 if something it cannot do without fails."""
+    try:
+        config = load_config(Path(config_path) if config_path else DEFAULT_PATH)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    log = configure(config.log.level)
+    try:
+        return asyncio.run(_run(Agent(config, log)))
+    except (FairwayError, BaseExceptionGroup) as error:
+        return _explain(error, log)
+
+
+def _explain(error: BaseException, log: logging.Logger) -> int:
+    faults = _leaves(error)
+    for fault in faults:
+        if isinstance(fault, UserError):
+            print(f"error: {fault}", file=sys.stderr)
+        else:
+            log.critical("the agent cannot go on", extra={"error": str(fault)}, exc_info=fault)
+    return 2 if all(isinstance(fault, UserError) for fault in faults) else 1
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+async def _run(agent: Agent) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = asyncio.create_task(agent.run(_ready))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    sd_notify("STOPPING=1")
+    stopping.cancel()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    return 0
+
+
+def _ready() -> None:
+    # What is alive now lives on: keep the collector from walking it again and again under load.
+    gc.collect()
+    gc.freeze()
+    sd_notify("READY=1")
