@@ -1,0 +1,290 @@
+"""YAML (and JSON, its subset) to plain values that remember where they stood.
+
+Works on the events of libyaml, so nothing is built before it is judged: tags, duplicate fields, merge keys, deep nesting and
+alias bombs are refused while reading, and time and memory stay proportional to the text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from yaml._yaml import CParser
+from yaml.error import MarkedYAMLError, YAMLError
+from yaml.events import (
+    AliasEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
+
+from fairway_core.documents.errors import REPORTED, InvalidDocuments, Path, error_at, shown
+from fairway_core.documents.scalars import resolve
+from fairway_core.errors import Place, UserError
+
+MAX_SIZE = 64 << 20
+"""Characters of one input at most."""
+MAX_DEPTH = 100
+"""Levels of nesting at most; the deepest real object has about 20."""
+
+
+class Mark(Protocol):
+    """A position in the text as libyaml gives it; counts from 0."""
+
+    line: int
+    column: int
+
+
+class Spot(NamedTuple):
+    """Where a value stands, where its field's name stands, and the spots of its parts by field or index."""
+
+    key: Mark | None
+    value: Mark
+    parts: dict[str, Spot] | list[Spot] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """One document of the input: its plain value and where everything in it came from (None: unknown)."""
+
+    value: Any
+    source: str
+    spot: Spot | None
+
+    def part(self, step: str | int) -> Parsed:
+        """A part of it as a document of its own. The step must exist."""
+        return Parsed(self.value[step], self.source, _part(self.spot, step) if self.spot else None)
+
+    def place(self, path: Path, at_key: bool = False) -> Place:
+        """The place of the field at `path`, or of the closest part around it that exists."""
+        spot, found = self.spot, True
+        for step in path:
+            if spot is None or not found:
+                break
+            inner = _part(spot, step)
+            spot, found = inner or spot, inner is not None
+        mark = None if spot is None else spot.key if at_key and found and spot.key else spot.value
+        place: Place | None = self.fault(path, "", mark).place
+        assert place is not None
+        return place
+
+    def fault(self, path: Path, message: str, mark: Mark | None) -> UserError:
+        """An error about the field at `path`, standing at `mark`."""
+        return error_at(self.source, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, path, message)
+
+
+def _part(spot: Spot, step: str | int) -> Spot | None:
+    found: Spot | None = None
+    if isinstance(spot.parts, dict) and isinstance(step, str):
+        found = spot.parts.get(step)
+    elif isinstance(spot.parts, list) and isinstance(step, int) and step < len(spot.parts):
+        found = spot.parts[step]
+    return found
+
+
+def parse(source: str, text: str | bytes) -> list[Parsed]:
+    """Every document that is not empty. `source` names the input in messages.
+
+    Raises InvalidDocuments with every fault found up to the first one of syntax; never anything else.
+    """
+    decoded = _decode(source, text)
+    reader = _Reader(source, decoded)
+    documents = _read(reader, decoded)
+    if reader.errors:
+        raise InvalidDocuments(reader.errors)
+    return documents
+
+
+def _decode(source: str, text: str | bytes) -> str:
+    try:
+        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        decoded.encode()
+    except UnicodeError as fault:
+        raise InvalidDocuments([UserError(f"is not UTF-8 text: {fault.reason}", Place(source))]) from fault  # type: ignore[attr-defined]
+    if len(decoded) > MAX_SIZE:
+        raise InvalidDocuments([UserError(f"is larger than {MAX_SIZE >> 20} MiB", Place(source))])
+    return decoded
+
+
+def _read(reader: _Reader, text: str) -> list[Parsed]:
+    documents: list[Parsed] = []
+    try:
+        documents.extend(reader.documents())
+    except (YAMLError, ValueError) as fault:
+        # JSON has escapes and white space that YAML 1.1 lacks; if it is JSON, only the line numbers are lost.
+        from_json = _read_json(text)
+        if from_json is not None:
+            reader.errors.clear()
+            return [Parsed(from_json, reader.source, None)]
+        reader.errors.append(_syntax_error(reader.source, fault))
+    except _Stop:
+        pass
+    return documents
+
+
+def _syntax_error(source: str, fault: Exception) -> UserError:
+    if isinstance(fault, MarkedYAMLError):
+        mark = fault.problem_mark or fault.context_mark
+        message = ", ".join(filter(None, (fault.problem, fault.context)))
+        return error_at(source, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, (), f"cannot be read: {message}")
+    # ReaderError: a character that YAML forbids; it tells an offset only.
+    return UserError(f"cannot be read: {' '.join(str(fault).split())}", Place(source))
+
+
+def _read_json(text: str) -> Any:
+    """The value if `text` is one JSON object, else None."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        _measure(value, MAX_DEPTH)
+        return value
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("duplicate field")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _measure(value: Any, depth: int) -> None:
+    if depth == 0:
+        raise ValueError("too deep")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _measure(part, depth - 1)
+
+
+class _Stop(Exception):
+    """Reading cannot go on; the reason is in `errors`."""
+
+
+class _Reader:
+    """One pass over the events of one input."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.source = source
+        self.errors: list[UserError] = []
+        self._parser = CParser(text)
+        self._anchors: dict[str, tuple[Any, Spot]] = {}
+        # No value takes less than a character, so only aliases can ever exceed this.
+        self._budget = len(text) + 1000
+
+    def documents(self) -> Iterator[Parsed]:
+        """Every document. Raises YAMLError, ValueError, _Stop."""
+        while True:
+            event = self._parser.get_event()
+            if isinstance(event, StreamEndEvent):
+                return
+            if isinstance(event, (StreamStartEvent, DocumentStartEvent, DocumentEndEvent)):
+                self._anchors = {}
+                continue
+            value, spot = self._node(event, None, 0)
+            if value is not None:
+                yield Parsed(value, self.source, spot)
+
+    def _complain(self, mark: Mark, message: str) -> None:
+        self.errors.append(error_at(self.source, mark.line + 1, mark.column + 1, (), message))
+        if len(self.errors) > REPORTED:
+            raise _Stop
+
+    def _stop(self, mark: Mark, message: str) -> NoReturn:
+        self._complain(mark, message)
+        raise _Stop
+
+    def _spend(self, mark: Mark, depth: int) -> None:
+        self._budget -= 1
+        if self._budget < 0:
+            self._stop(mark, "aliases expand to more than the text itself")
+        if depth > MAX_DEPTH:
+            self._stop(mark, f"nested deeper than {MAX_DEPTH} levels")
+
+    def _node(self, event: Any, key: Mark | None, depth: int) -> tuple[Any, Spot]:
+        mark = event.start_mark
+        self._spend(mark, depth)
+        if isinstance(event, AliasEvent):
+            return self._alias(event, key, depth)
+        if event.tag is not None:
+            self._complain(mark, f"tags are not supported: {shown(event.tag)}")
+        value: Any
+        parts: dict[str, Spot] | list[Spot] | None = None
+        if isinstance(event, ScalarEvent):
+            value = self._scalar(event)
+        elif isinstance(event, MappingStartEvent):
+            value, parts = self._mapping(depth)
+        else:
+            assert isinstance(event, SequenceStartEvent)
+            value, parts = self._sequence(depth)
+        spot = Spot(key, mark, parts)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, spot)
+        return value, spot
+
+    def _scalar(self, event: Any) -> Any:
+        text: str = event.value
+        if not event.implicit[0]:
+            return text
+        try:
+            return resolve(text)
+        except ValueError as fault:
+            self._complain(event.start_mark, f"{fault}: {shown(text)}")
+            return None
+
+    def _sequence(self, depth: int) -> tuple[list[Any], list[Spot]]:
+        values: list[Any] = []
+        spots: list[Spot] = []
+        while not isinstance(event := self._parser.get_event(), SequenceEndEvent):
+            value, spot = self._node(event, None, depth + 1)
+            values.append(value)
+            spots.append(spot)
+        return values, spots
+
+    def _mapping(self, depth: int) -> tuple[dict[str, Any], dict[str, Spot]]:
+        values: dict[str, Any] = {}
+        spots: dict[str, Spot] = {}
+        event: Any
+        while not isinstance(event := self._parser.get_event(), MappingEndEvent):
+            key, key_spot = self._node(event, None, depth + 1)
+            mark = key_spot.value
+            value, spot = self._node(self._parser.get_event(), mark, depth + 1)
+            if not isinstance(key, str):
+                self._complain(mark, f"a field name must be text, not {shown(key)}: write it in quotes")
+            elif key == "<<" and isinstance(event, ScalarEvent) and event.implicit[0]:
+                self._complain(mark, "merge keys (<<) are not supported: write the fields out")
+            elif key in values:
+                first = spots[key].key
+                self._complain(mark, f"duplicate field {shown(key)}, first on line {first.line + 1 if first else 0}")
+            else:
+                values[key], spots[key] = value, spot
+        return values, spots
+
+    def _alias(self, event: Any, key: Mark | None, depth: int) -> tuple[Any, Spot]:
+        mark = event.start_mark
+        found = self._anchors.get(event.anchor)
+        if found is None:
+            self._stop(mark, f"alias of an anchor that is not there or not complete: {shown(event.anchor)}")
+        value, spot = found
+        return self._copy(value, mark, depth), Spot(key, mark, spot.parts)
+
+    def _copy(self, value: Any, mark: Mark, depth: int) -> Any:
+        """Aliases give copies: the result is a tree that can be changed in one place."""
+        self._spend(mark, depth)
+        if isinstance(value, dict):
+            return {key: self._copy(part, mark, depth + 1) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._copy(part, mark, depth + 1) for part in value]
+        return value
