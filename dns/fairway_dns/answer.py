@@ -1,0 +1,215 @@
+"""(zone table, query) -> reply tail. Pure: no socket, no clock.
+
+Order of judgement: faults of the message, class, meta types, records of the table, the apex the name belongs to, elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairway_dns.authority import Authorities, Authority
+from fairway_dns.names import to_key, to_text
+from fairway_dns.records import Offsets, pack_record, question_offsets
+from fairway_dns.wire import (
+    AAAA,
+    ANY,
+    AXFR,
+    CNAME,
+    FORMERR,
+    HINFO,
+    IN,
+    IXFR,
+    NOTIMP,
+    NS,
+    NXDOMAIN,
+    OPT,
+    REFUSED,
+    SERVFAIL,
+    SOA,
+    SRV,
+    A,
+    Query,
+    Tail,
+)
+from fairway_dns.zone import TTL, Node, Zone
+
+MAX_CHAIN = 8
+MAX_ROTATIONS = 16
+MAX_GLUE = 32
+EDE_NOT_READY = 14
+EDE_OTHER = 0
+ANY_TTL = 3789
+META_TYPES = range(128, 255)
+
+Owned = tuple[bytes, int, str]
+"""A record about to be written: owner key, type, data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The answer lies with an upstream: ask for `name` (a key). `chain` is the CNAMEs that led there, to be put in front of
+    its answer.
+    """
+
+    name: bytes
+    chain: tuple[Owned, ...] = ()
+
+
+def failure(rcode: int, ede: int | None = None) -> Tail:
+    """A reply without records."""
+    return Tail(rcode, ede=ede)
+
+
+def answer(zone: Zone, authorities: Authorities, query: Query, turn: int = 0) -> Tail | Elsewhere:
+    """The reply, or where to get it. `turn` rotates the order of several records, so that clients which take the first spread
+    out.
+
+    Promise: unknown types of existing names give NODATA, unknown names NXDOMAIN, both with the SOA at TTL = min(SOA TTL,
+    MINIMUM) (RFC 2308, 3); before the first synchronisation the service zone gives SERVFAIL. Raises ValueError if the table
+    holds data that does not fit its type.
+    """
+    if query.fault:
+        return failure(query.fault)
+    refused = _refusal(query)
+    if refused:
+        return failure(refused)
+    node = zone.find(query.name)
+    if node is not None and node.sets and query.qtype != ANY:
+        built = node.tails.get(query.qtype)
+        if built is not None:
+            return built[turn % len(built)]
+    authority = authorities.of(query.name)
+    if authority is not None and authority.synced and zone.revision is None:
+        return failure(SERVFAIL, EDE_NOT_READY)
+    if query.qtype == ANY:
+        return _any(zone, authority, query, node)
+    return _look_up(zone, authorities, authority, query, node, turn)
+
+
+def _refusal(query: Query) -> int:
+    if query.qclass != IN:
+        return REFUSED
+    if query.qtype in (AXFR, IXFR):
+        return REFUSED
+    if query.qtype == OPT:
+        return FORMERR
+    return NOTIMP if query.qtype in META_TYPES else 0
+
+
+def _any(zone: Zone, authority: Authority | None, query: Query, node: Node | None) -> Tail:
+    """One small answer for ANY (RFC 8482, 4.2), also for foreign names: nobody needs us to gather theirs."""
+    if authority is not None and not _exists(authority, query.name, node):
+        return _denial(authority, query, zone, NXDOMAIN)
+    offsets = question_offsets(query.name)
+    body = pack_record(query.name, HINFO, ANY_TTL, "RFC8482|", offsets)
+    return Tail(0, authority is not None, 1, body=body, additional_at=len(body))
+
+
+def _exists(authority: Authority, name: bytes, node: Node | None) -> bool:
+    return node is not None or name == authority.origin or bool(authority.everywhere)
+
+
+def _look_up(
+    zone: Zone, authorities: Authorities, authority: Authority | None, query: Query, node: Node | None, turn: int
+) -> Tail | Elsewhere:
+    if node is not None and (query.qtype in node.sets or CNAME in node.sets):
+        return _positive(zone, authorities, query, node, turn)
+    if authority is None:
+        return Elsewhere(query.name)
+    if query.name == authority.origin and query.qtype in (SOA, NS) and not authority.everywhere:
+        return _apex(authority, query, zone)
+    if query.qtype in authority.everywhere:
+        body = pack_record(
+            query.name, query.qtype, authority.ttl, authority.everywhere[query.qtype], question_offsets(query.name)
+        )
+        return Tail(0, True, 1, body=body, additional_at=len(body))
+    return _denial(authority, query, zone, 0 if _exists(authority, query.name, node) else NXDOMAIN)
+
+
+def _positive(zone: Zone, authorities: Authorities, query: Query, node: Node, turn: int) -> Tail | Elsewhere:
+    if query.qtype in node.sets:
+        tails = _tails(zone, query, [], query.name, node.sets[query.qtype])
+        zone.keep_tails(node, query.qtype, tails, foreign=query.qtype == SRV)
+        return tails[turn % len(tails)]
+    chain, name = _follow(zone, query.name, node)
+    last = zone.find(name)
+    if last is not None and query.qtype in last.sets:
+        tails = _tails(zone, query, chain, name, last.sets[query.qtype])
+        return tails[turn % len(tails)]
+    target = authorities.of(name)
+    if target is None and last is None:
+        return Elsewhere(name, tuple(chain))
+    if len(chain) > MAX_CHAIN:
+        return failure(SERVFAIL, EDE_OTHER)
+    return _chain_end(zone, target, query, chain, name)
+
+
+def _follow(zone: Zone, name: bytes, node: Node | None) -> tuple[list[Owned], bytes]:
+    chain: list[Owned] = []
+    while node is not None and CNAME in node.sets and len(chain) <= MAX_CHAIN:
+        data = node.sets[CNAME][0]
+        chain.append((name, CNAME, data))
+        name = to_key(data)
+        node = zone.find(name)
+    return chain, name
+
+
+def _chain_end(zone: Zone, authority: Authority | None, query: Query, chain: list[Owned], name: bytes) -> Tail:
+    """A chain that ends inside our names without the type: its CNAMEs, then the denial of its last name (RFC 2308, 2.1)."""
+    offsets = question_offsets(query.name)
+    front = b"".join(pack_record(owner, rtype, TTL, text, offsets) for owner, rtype, text in chain)
+    if authority is None:
+        return Tail(0, True, len(chain), body=front, additional_at=len(front))
+    if query.qtype in authority.everywhere:
+        front += pack_record(name, query.qtype, authority.ttl, authority.everywhere[query.qtype], offsets)
+        return Tail(0, True, len(chain) + 1, body=front, additional_at=len(front))
+    rcode = 0 if _exists(authority, name, zone.find(name)) else NXDOMAIN
+    body = front + _soa_record(authority, zone, offsets)
+    return Tail(rcode, True, len(chain), 1, body=body, additional_at=len(body))
+
+
+def _tails(zone: Zone, query: Query, chain: list[Owned], owner: bytes, data: list[str]) -> tuple[Tail, ...]:
+    """The same records in up to 16 rotations."""
+    offsets = question_offsets(query.name)
+    front = b"".join(pack_record(name, rtype, TTL, text, offsets) for name, rtype, text in chain)
+    packed = [pack_record(owner, query.qtype, TTL, text, offsets) for text in data]
+    glue = _glue(zone, data, offsets) if query.qtype == SRV else []
+    count = len(chain) + len(packed)
+    made = []
+    for first in range(min(len(packed), MAX_ROTATIONS)):
+        body = front + b"".join(packed[first:] + packed[:first])
+        made.append(Tail(0, True, count, 0, len(glue), body + b"".join(glue), len(body)))
+    return tuple(made)
+
+
+def _glue(zone: Zone, data: list[str], offsets: Offsets) -> list[bytes]:
+    """Addresses of SRV targets, which spare the client a second query (specification 2.3.2: MAY). Never more than a few."""
+    glue: list[bytes] = []
+    for target in sorted({text.split(" ")[3] for text in data})[:MAX_GLUE]:
+        key = to_key(target)
+        node = zone.find(key)
+        for rtype in (A, AAAA):
+            for address in node.sets.get(rtype, ())[:MAX_GLUE] if node is not None else ():
+                glue.append(pack_record(key, rtype, TTL, address, offsets))
+    return glue[:MAX_GLUE]
+
+
+def _soa_record(authority: Authority, zone: Zone, offsets: Offsets) -> bytes:
+    serial = (zone.revision or 1) & 0xFFFFFFFF
+    return pack_record(authority.origin, SOA, authority.ttl, authority.soa.format(serial=serial), offsets)
+
+
+def _apex(authority: Authority, query: Query, zone: Zone) -> Tail:
+    offsets = question_offsets(query.name)
+    if query.qtype == SOA:
+        body = _soa_record(authority, zone, offsets)
+    else:
+        primary = authority.soa.split(" ")[0] if authority.synced else to_text(authority.origin)
+        body = pack_record(authority.origin, NS, authority.ttl, primary, offsets)
+    return Tail(0, True, 1, body=body, additional_at=len(body))
+
+
+def _denial(authority: Authority, query: Query, zone: Zone, rcode: int) -> Tail:
+    """NXDOMAIN or NODATA with the SOA that lets it be cached (RFC 2308, 2)."""
+    body = _soa_record(authority, zone, question_offsets(query.name))
+    return Tail(rcode, True, 0, 1, body=body, additional_at=len(body))

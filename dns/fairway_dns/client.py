@@ -1,0 +1,123 @@
+"""The worker's side of the zone feed: connect, keep the table current, acknowledge, come back after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from fairway_dns.counters import Counters
+from fairway_dns.protocol import (
+    VERSION,
+    Ack,
+    Begin,
+    Chunk,
+    Delta,
+    End,
+    Frame,
+    FrameReader,
+    Hello,
+    ProtocolError,
+    Stats,
+    decode,
+    encode,
+)
+from fairway_dns.state import StateFile
+from fairway_dns.table import Table
+
+FIRST_DELAY = 0.05
+LAST_DELAY = 1.0
+STATS_INTERVAL = 1.0
+
+
+class FeedClient:
+    """Promise: `table` is never emptied by a lost connection; every revision that became visible is acknowledged afterwards,
+    not before.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        table: Table,
+        state: StateFile | None,
+        counters: Counters,
+        log: logging.Logger,
+        compact: Callable[[], list[bytes]],
+    ) -> None:
+        self._path = path
+        self._table = table
+        self._state = state
+        self._counters = counters
+        self._log = log
+        self._compact = compact
+        self._snapshot: list[bytes] = []
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._path))
+            except OSError:
+                # Jitter keeps the workers of a node from knocking in step.
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LAST_DELAY)
+                continue
+            delay = FIRST_DELAY
+            self._log.info("connected to the agent")
+            try:
+                await self._converse(reader, writer)
+            except (OSError, EOFError, ProtocolError) as error:
+                self._log.warning("connection to the agent lost, serving on: %s", error or "closed")
+            finally:
+                writer.close()
+            await asyncio.sleep(delay)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode(Hello(VERSION, os.getpid(), self._table.zone.revision)))
+        reporter = asyncio.create_task(self._report(writer))
+        frames = FrameReader()
+        try:
+            while data := await reader.read(1 << 16):
+                for body in frames.feed(data):
+                    self._take(body, writer)
+                    # One long snapshot must not hold up queries.
+                    await asyncio.sleep(0)
+        finally:
+            reporter.cancel()
+            await asyncio.gather(reporter, return_exceptions=True)
+
+    def _take(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+        frame = decode(body)
+        ack = self._table.take(frame)
+        self._remember(frame, len(body).to_bytes(4, "big") + body)
+        if isinstance(ack, Ack):
+            writer.write(encode(ack))
+
+    def _remember(self, frame: Frame, raw: bytes) -> None:
+        if self._state is None:
+            return
+        match frame:
+            case Begin():
+                self._snapshot = [raw]
+            case Chunk():
+                self._snapshot.append(raw)
+            case End():
+                self._state.replace([*self._snapshot, raw])
+                self._snapshot = []
+            case Delta():
+                self._state.append(raw)
+                if self._state.wants_compaction:
+                    self._state.replace(self._compact())
+        self._state.flush()
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        sent: dict[str, int] = {}
+        while True:
+            if self._counters.values != sent:
+                sent = dict(self._counters.values)
+                writer.write(encode(Stats(sent)))
+            await asyncio.sleep(STATS_INTERVAL)

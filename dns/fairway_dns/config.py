@@ -1,0 +1,80 @@
+"""What a DNS worker is told at its start, and the upstreams of a host. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from fairway_core.errors import UserError
+
+PORT = 53
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a server listens. `host` is a literal address, an IPv6 one possibly with %scope."""
+
+    host: str
+    port: int = PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """The settings of one worker process. `own_ranges` are the CIDRs of services and pods, whose reverse names are never
+    forwarded.
+    """
+
+    feed: str
+    listen: tuple[str, ...]
+    port: int = PORT
+    upstreams: tuple[Address, ...] = ()
+    state: str = ""
+    domain: str = "cluster.local"
+    own_ranges: tuple[str, ...] = ()
+
+    def argv(self, python: str) -> tuple[str, ...]:
+        """The command line of such a worker: equal settings give equal lines, so that a running worker can be recognised by
+        it.
+        """
+        listen = (word for address in self.listen for word in ("--listen", address))
+        upstream = (word for address in self.upstreams for word in ("--upstream", str(address)))
+        ranges = (word for cidr in self.own_ranges for word in ("--own-range", cidr))
+        head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
+        return (*head, *upstream, *ranges, "--state", self.state, "--domain", self.domain)
+
+
+def parse_address(text: str) -> Address:
+    """ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. Raises UserError."""
+    host, port = text.strip(), str(PORT)
+    if host.startswith("["):
+        host, _, rest = host[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif host.count(":") == 1:
+        host, _, port = host.partition(":")
+    try:
+        ip_address(host)
+        if not 0 < int(port) < 65536:
+            raise ValueError("port out of range")
+    except ValueError as error:
+        raise UserError(f"not an address of a DNS server: {text!r} ({error})") from error
+    return Address(host, int(port))
+
+
+def parse_resolv_conf(text: str) -> tuple[Address, ...]:
+    """The name servers of a resolv.conf (resolv.conf(5)), in order; lines that hold no address are passed over, as libc does."""
+    return tuple(_nameservers(text.splitlines()))
+
+
+def _nameservers(lines: Iterable[str]) -> Iterable[Address]:
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                ip_address(words[1])
+            except ValueError:
+                continue
+            yield Address(words[1])

@@ -1,0 +1,228 @@
+"""The agent's side: pushes the zone to every worker over a unix socket and knows who has which revision."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairway_core.errors import ConflictError
+from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, Stats, decode, encode, snapshot
+from fairway_dns.zone import Record, ZoneDelta
+
+BACKLOG = 64
+"""Deltas that may wait for one worker; a slower one gets a fresh snapshot instead."""
+HELLO_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A connected worker. `acked` is the revision it answers from (None: not yet told), `counters` its counts since its start."""
+
+    pid: int
+    acked: int | None
+    counters: Mapping[str, int]
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    writer: asyncio.StreamWriter
+    pid: int
+    acked: int | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    queue: deque[bytes] = field(default_factory=deque)
+    stale: bool = True
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def push(self, data: bytes) -> None:
+        if not self.stale:
+            self.queue.append(data)
+            if len(self.queue) > BACKLOG:
+                self.mark_stale()
+        self.wake.set()
+
+    def mark_stale(self) -> None:
+        self.queue.clear()
+        self.stale = True
+        self.wake.set()
+
+
+class ZoneFeed:
+    """Promise: every connected worker gets every revision in order, or a later snapshot in its place; nothing is sent before
+    the first `reset` or `publish`; memory per worker is bounded. All methods are for the event loop's thread.
+    """
+
+    def __init__(self, path: Path | str, log: logging.Logger | None = None) -> None:
+        self._path = Path(path)
+        self._log = log or logging.getLogger(__name__)
+        self._records: set[Record] = set()
+        self._revision: int | None = None
+        self._connections: set[_Connection] = set()
+        self._changed = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen, readable and writable for the own user only. Raises ConflictError if another process serves this path."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        listener = await asyncio.to_thread(_listen, self._path)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener)
+
+    async def close(self) -> None:
+        """Disconnect all workers and remove the socket. The workers go on serving what they have."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+            self._server = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reset(self, table: Iterable[Record], revision: int) -> None:
+        """Replace the whole table: at the agent's start, and whenever history is broken."""
+        self._records = set(table)
+        self._revision = revision
+        for connection in self._connections:
+            connection.mark_stale()
+
+    def publish(self, delta: ZoneDelta, revision: int) -> None:
+        """Send a change; an empty one moves the revision all the same."""
+        self._records -= delta.remove
+        self._records |= delta.add
+        self._revision = revision
+        data = encode(Delta(delta, revision))
+        for connection in self._connections:
+            connection.push(data)
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The connected workers, by pid."""
+        found = (WorkerInfo(c.pid, c.acked, c.counters) for c in self._connections)
+        return tuple(sorted(found, key=lambda info: info.pid))
+
+    def acked(self) -> int | None:
+        """The revision that every connected worker answers from; None if there is no worker or one has none yet."""
+        revisions = [connection.acked for connection in self._connections]
+        known = [revision for revision in revisions if revision is not None]
+        return min(known) if known and len(known) == len(revisions) else None
+
+    async def wait_acked(self, revision: int, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until `acked()` is at least `revision`; whether it is."""
+
+        def reached() -> bool:
+            acked = self.acked()
+            return acked is not None and acked >= revision
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(reached)
+        return reached()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ProtocolError, OSError, TimeoutError) as error:
+            self._log.warning("dns worker connection ended: %s", error)
+        except asyncio.CancelledError:
+            # Only `close` cancels; a handler that ended as cancelled would be reported by asyncio's stream machinery.
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = FrameReader()
+        first: list[bytes] = []
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            while not first:
+                first = list(frames.feed(await _read(reader)))
+        hello = decode(first.pop(0))
+        if not isinstance(hello, Hello) or hello.version != VERSION:
+            raise ProtocolError(f"expected hello of version {VERSION}, got {hello}")
+        connection = _Connection(writer, hello.pid)
+        self._connections.add(connection)
+        sender = asyncio.create_task(self._send(connection))
+        try:
+            for body in first:
+                await self._receive(connection, body)
+            while True:
+                for body in frames.feed(await _read(reader)):
+                    await self._receive(connection, body)
+        except EOFError:
+            return
+        finally:
+            self._connections.discard(connection)
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+            await self._notify()
+
+    async def _receive(self, connection: _Connection, body: bytes) -> None:
+        frame = decode(body)
+        if isinstance(frame, Ack):
+            connection.acked = frame.revision
+            await self._notify()
+        elif isinstance(frame, Stats):
+            connection.counters = frame.counters
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _send(self, connection: _Connection) -> None:
+        with suppress(OSError):
+            while True:
+                await connection.wake.wait()
+                connection.wake.clear()
+                if connection.stale and self._revision is not None:
+                    await self._send_snapshot(connection, self._revision)
+                while connection.queue:
+                    connection.writer.write(connection.queue.popleft())
+                    await connection.writer.drain()
+
+    async def _send_snapshot(self, connection: _Connection, revision: int) -> None:
+        # From here on deltas queue up behind the snapshot, which is taken now.
+        connection.stale = False
+        for frame in snapshot(tuple(self._records), revision):
+            connection.writer.write(encode(frame))
+            await connection.writer.drain()
+            await asyncio.sleep(0)
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    data = await reader.read(1 << 16)
+    if not data:
+        raise EOFError
+    return data
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _clear(path)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on any more."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        else:
+            raise ConflictError(f"another process serves {path}")

@@ -1,0 +1,164 @@
+"""Frames between the agent's zone feed and its workers. Pure: bytes in, frames out.
+
+A frame is a 4-octet length (big-endian, without itself) and a JSON array [kind, …]. The worker opens with `Hello`; the feed
+sends a snapshot (`Begin`, `Chunk`…, `End`) and then a `Delta` per change; the worker acknowledges each `End` and `Delta` with
+`Ack`, and sends `Stats` now and then. Snapshots come in chunks so that neither side's loop stalls. The state file of a worker
+holds the same frames.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from fairway_dns.zone import Record, ZoneDelta
+
+VERSION = 1
+CHUNK = 500
+MAX_FRAME = 64 << 20
+
+
+class ProtocolError(ValueError):
+    """The other side (or a file) does not speak this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The worker's first frame. `revision` is that of the table it serves, None for none."""
+
+    version: int
+    pid: int
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A snapshot follows; it replaces everything once `End` is read."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some records of a snapshot."""
+
+    records: frozenset[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The snapshot is complete."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A change, possibly empty, that brings the table to `revision`."""
+
+    delta: ZoneDelta
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Everything up to `revision` is what the worker answers from now."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The worker's counters since its start: "name:label" -> count."""
+
+    counters: Mapping[str, int]
+
+
+Frame = Hello | Begin | Chunk | End | Delta | Ack | Stats
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame with its length in front."""
+    body = json.dumps(_fields(frame), separators=(",", ":")).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def _fields(frame: Frame) -> list[object]:
+    match frame:
+        case Hello(version, pid, revision):
+            return ["hello", version, pid, revision]
+        case Begin(revision):
+            return ["begin", revision]
+        case Chunk(records):
+            return ["chunk", _rows(records)]
+        case End(revision):
+            return ["end", revision]
+        case Delta(delta, revision):
+            return ["delta", revision, _rows(delta.add), _rows(delta.remove)]
+        case Ack(revision):
+            return ["ack", revision]
+        case Stats(counters):
+            return ["stats", dict(counters)]
+
+
+def _rows(records: Iterable[Record]) -> list[list[str]]:
+    return [[record.name, record.type, record.data] for record in sorted(records)]
+
+
+def decode(body: bytes) -> Frame:
+    """The frame in `body` (without the length). Raises ProtocolError."""
+    try:
+        kind, *fields = json.loads(body)
+        match kind, fields:
+            case "hello", [int(version), int(pid), int() | None as revision]:
+                return Hello(version, pid, revision)
+            case "begin", [int(revision)]:
+                return Begin(revision)
+            case "chunk", [list(rows)]:
+                return Chunk(_records(rows))
+            case "end", [int(revision)]:
+                return End(revision)
+            case "delta", [int(revision), list(add), list(remove)]:
+                return Delta(ZoneDelta(_records(add), _records(remove)), revision)
+            case "ack", [int(revision)]:
+                return Ack(revision)
+            case "stats", [dict(counters)]:
+                return Stats({str(name): int(count) for name, count in counters.items()})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"frame cannot be read: {error}") from error
+    raise ProtocolError(f"unknown frame {body[:40]!r}")
+
+
+def _records(rows: Iterable[Iterable[str]]) -> frozenset[Record]:
+    return frozenset(Record(*(str(field) for field in row)) for row in rows)
+
+
+def snapshot(records: Iterable[Record], revision: int) -> Iterator[Frame]:
+    """The frames that carry a whole table."""
+    yield Begin(revision)
+    rest = iter(records)
+    while part := frozenset(islice(rest, CHUNK)):
+        yield Chunk(part)
+    yield End(revision)
+
+
+class FrameReader:
+    """Cuts a byte stream into frame bodies."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that `data` completes. Raises ProtocolError for a length nobody would send."""
+        self._buffer += data
+        while len(self._buffer) >= 4:
+            length = int.from_bytes(self._buffer[:4], "big")
+            if length > MAX_FRAME:
+                raise ProtocolError(f"frame of {length} octets")
+            if len(self._buffer) < 4 + length:
+                return
+            body = bytes(self._buffer[4 : 4 + length])
+            del self._buffer[: 4 + length]
+            yield body

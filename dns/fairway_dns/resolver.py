@@ -1,0 +1,107 @@
+"""Query octets -> reply octets: the table first, then the cache, then the upstreams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from fairway_dns.answer import Elsewhere, answer, failure
+from fairway_dns.authority import Authorities
+from fairway_dns.cache import Asked, Cache
+from fairway_dns.counters import Counters
+from fairway_dns.forward import Forwarder
+from fairway_dns.response import aged, join_chain
+from fairway_dns.table import Table
+from fairway_dns.wire import NOERROR, NXDOMAIN, REFUSED, SERVFAIL, Query, Tail, WireError, parse_query, render
+from fairway_dns.zone import TTL
+
+Later = Callable[[], Awaitable[bytes]]
+
+
+class Resolver:
+    """Promise: `handle` answers what is known at once and never blocks; nothing raises for what a client or an upstream sent."""
+
+    def __init__(
+        self,
+        table: Table,
+        authorities: Authorities,
+        cache: Cache,
+        forwarder: Forwarder,
+        counters: Counters,
+        log: logging.Logger,
+    ) -> None:
+        self._table = table
+        self._authorities = authorities
+        self._cache = cache
+        self._forwarder = forwarder
+        self._counters = counters
+        self._log = log
+        self._turn = 0
+
+    def handle(self, data: bytes, tcp: bool) -> bytes | Later | None:
+        """The reply; or a coroutine function that gets it from an upstream; or None for a message that must be dropped."""
+        query = parse_query(data)
+        if query is None:
+            self._counters.add("dropped")
+            return None
+        self._counters.query(query.qtype, "tcp" if tcp else "udp")
+        self._turn += 1
+        found = self._local(query)
+        if isinstance(found, Tail):
+            return self._finish(query, found, tcp)
+        elsewhere = found
+
+        async def later() -> bytes:
+            return self._finish(query, await self._fetch(query, elsewhere), tcp)
+
+        return later
+
+    def _local(self, query: Query) -> Tail | Elsewhere:
+        try:
+            found = answer(self._table.zone, self._authorities, query, self._turn)
+        except ValueError as error:
+            return self._broken(query, error)
+        if isinstance(found, Tail):
+            return found
+        if not query.recursion and not found.chain:
+            # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
+            # spirit).
+            return failure(REFUSED)
+        cached = self._cache.get(_asked(query, found))
+        if cached is None:
+            return found
+        self._counters.add("cache_hits")
+        return self._join(query, found, cached)
+
+    async def _fetch(self, query: Query, elsewhere: Elsewhere) -> Tail:
+        asked = _asked(query, elsewhere)
+        self._counters.add("forwarded")
+        response = await self._forwarder.resolve(asked)
+        usable = response.tail.rcode in (NOERROR, NXDOMAIN)
+        old = None if usable else self._cache.get_stale(asked)
+        if old is not None:
+            self._counters.add("stale")
+            return self._join(query, elsewhere, old)
+        self._cache.put(asked, response)
+        return self._join(query, elsewhere, aged(response, 0))
+
+    def _join(self, query: Query, elsewhere: Elsewhere, tail: Tail) -> Tail:
+        if not elsewhere.chain:
+            return tail
+        try:
+            return join_chain(query.name, query.qtype, elsewhere.chain, TTL, tail)
+        except WireError as error:
+            return self._broken(query, error)
+
+    def _broken(self, query: Query, error: Exception) -> Tail:
+        self._counters.add("errors")
+        self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error)
+        return failure(SERVFAIL)
+
+    def _finish(self, query: Query, tail: Tail, tcp: bool) -> bytes:
+        self._counters.reply(tail.rcode)
+        return render(query, tail, tcp)
+
+
+def _asked(query: Query, elsewhere: Elsewhere) -> Asked:
+    return Asked(elsewhere.name, query.qtype, query.dnssec, query.checking_disabled)

@@ -1,0 +1,206 @@
+"""DNS over UDP and TCP sockets (RFC 1035, 4.2; RFC 7766)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fairway_dns.counters import Counters
+from fairway_dns.resolver import Later, Resolver
+
+BURST = 64
+"""Datagrams read in one go before others on the loop get their turn."""
+Sender = tuple[Any, ...]
+DISCARD = 9
+MAX_DATAGRAM = 4097
+"""One octet more than the largest query we take, so that a longer one is seen to be longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """`idle` seconds without a query close a connection, `send` seconds without progress too; `connections` at a time, the
+    next is closed at once; `pipelined` queries of one connection under way, then reading pauses.
+    """
+
+    idle: float = 10.0
+    send: float = 5.0
+    connections: int = 256
+    pipelined: int = 32
+
+
+class UdpServer:
+    """Answers datagrams of one socket. Queries for upstreams become tasks; at most `max_pending` of them, then the newest are
+    dropped.
+    """
+
+    def __init__(self, listener: socket.socket, resolver: Resolver, counters: Counters, max_pending: int = 4000) -> None:
+        self._socket = listener
+        self._resolver = resolver
+        self._counters = counters
+        self._max_pending = max_pending
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to read."""
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    async def close(self, grace: float = 1.0) -> None:
+        """Take no more datagrams, answer those that have arrived, wait `grace` seconds for upstreams, close."""
+        # A socket connected to nobody leaves its REUSEPORT group, so that new datagrams go to the other workers,
+        # while those already queued here can still be read.
+        host, _port, *rest = self._socket.getsockname()
+        with suppress(OSError):
+            self._socket.connect((host, DISCARD, *rest))
+        while self._burst():
+            pass
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.close()
+
+    def _readable(self) -> None:
+        self._burst()
+
+    def _burst(self) -> int:
+        """Handle up to BURST datagrams; how many there were."""
+        for count in range(BURST):
+            try:
+                data, client = self._socket.recvfrom(MAX_DATAGRAM)
+            except (BlockingIOError, InterruptedError):
+                return count
+            except OSError:
+                # An ICMP error of an earlier reply; it says nothing about the next datagram.
+                continue
+            self._handle(data, client)
+        return BURST
+
+    def _handle(self, data: bytes, client: Sender) -> None:
+        reply = self._resolver.handle(data, tcp=False)
+        if isinstance(reply, bytes):
+            self._send(reply, client)
+        elif reply is not None:
+            self._later(reply, client)
+
+    def _later(self, reply: Later, client: Sender) -> None:
+        if len(self._tasks) >= self._max_pending:
+            self._counters.add("overload")
+            return
+
+        async def finish() -> None:
+            self._send(await reply(), client)
+
+        task = asyncio.create_task(finish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, reply: bytes, client: Sender) -> None:
+        try:
+            self._socket.sendto(reply, client)
+        except OSError:
+            # A full buffer or an unreachable client: as good as a lost datagram, and the client asks again.
+            self._counters.add("send_errors")
+
+
+class TcpServer:
+    """Answers queries over connections, several at a time and each as soon as it is ready."""
+
+    def __init__(self, listener: socket.socket, resolver: Resolver, counters: Counters, limits: TcpLimits | None = None) -> None:
+        self._listener = listener
+        self._resolver = resolver
+        self._counters = counters
+        self._limits = limits or TcpLimits()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        self._server = await asyncio.start_server(self._accept, sock=self._listener)
+
+    async def close(self) -> None:
+        """Accept no more and end every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._limits.connections:
+            self._counters.add("tcp_refused")
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await _Conversation(reader, writer, self._resolver, self._limits).run()
+        except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
+            # The client is gone or too slow, or we are closing: nothing to tell anybody.
+            writer.transport.abort()
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+
+class _Conversation:
+    """One TCP connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resolver: Resolver, limits: TcpLimits) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._resolver = resolver
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.pipelined)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until the client closes, is idle, or sends what must be dropped."""
+        try:
+            while (data := await self._next()) is not None:
+                reply = self._resolver.handle(data, tcp=True)
+                if reply is None:
+                    return
+                if isinstance(reply, bytes):
+                    await self._send(reply)
+                else:
+                    await self._later(reply)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self._limits.send)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def _next(self) -> bytes | None:
+        """The next message; None when the client has finished. Raises TimeoutError, EOFError for half a message."""
+        async with asyncio.timeout(self._limits.idle):
+            head = await self._reader.read(1)
+            if not head:
+                return None
+            head += await self._reader.readexactly(1)
+            return await self._reader.readexactly(int.from_bytes(head, "big"))
+
+    async def _later(self, reply: Later) -> None:
+        await self._slots.acquire()
+
+        async def finish() -> None:
+            try:
+                await self._send(await reply())
+            except (OSError, TimeoutError):
+                self._writer.transport.abort()
+            finally:
+                self._slots.release()
+
+        task = asyncio.create_task(finish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, reply: bytes) -> None:
+        self._writer.write(len(reply).to_bytes(2, "big") + reply)
+        async with asyncio.timeout(self._limits.send):
+            await self._writer.drain()

@@ -1,0 +1,116 @@
+"""Keeps one worker process running without owning its life: a worker outlives the agent and is adopted by the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fairway_dns.process import Running, alive, ended, read_pid_file, readable, spawn, terminate, write_pid_file
+
+READY_VARIABLE = "FAIRWAY_READY_FD"
+READY_TIMEOUT = 10.0
+GRACE = 3.0
+FIRST_DELAY = 0.1
+LAST_DELAY = 10.0
+STABLE = 30.0
+"""Seconds after which a worker counts as stable, so that its next death is answered without delay again."""
+
+
+class WorkerSupervisor:
+    """Promise: while started, exactly one worker with `argv` runs (after a death a new one follows, with growing delay); one
+    with other arguments is replaced without a gap: the new one is ready before the old one is told to stop. Cancelling or
+    `detach` leaves it running.
+    """
+
+    def __init__(self, argv: Sequence[str], pid_file: Path, log_file: Path, log: logging.Logger) -> None:
+        self._argv = tuple(argv)
+        self._pid_file = pid_file
+        self._log_file = log_file
+        self._log = log
+        self._running: Running | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.restarts = 0
+        """Workers started after a death."""
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, None while none runs."""
+        return self._running.pid if self._running is not None and alive(self._running) else None
+
+    async def start(self) -> None:
+        """Adopt a live worker or start one, and watch it from then on. Returns when it is ready. Raises OSError if it cannot
+        be started.
+        """
+        self._pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        old = read_pid_file(self._pid_file)
+        if old is not None and not alive(old):
+            old = None
+        if old is not None and old.argv == self._argv:
+            self._running = old
+            self._log.info("adopted dns worker %d", old.pid)
+        else:
+            self._running = await self._launch()
+            if old is not None:
+                await self._replace(old)
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """End the worker too: SIGTERM, then SIGKILL."""
+        await self.detach()
+        if self._running is not None:
+            await terminate(self._running, GRACE)
+            self._running = None
+        self._pid_file.unlink(missing_ok=True)
+
+    async def detach(self) -> None:
+        """Stop watching; the worker goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _replace(self, old: Running) -> None:
+        new = self._running
+        if new is not None and alive(new):
+            self._log.info("dns worker %d replaces %d", new.pid, old.pid)
+            await terminate(old, GRACE)
+        else:
+            # Fail static: answers by the old settings are better than none. The new ones are tried again when it ends.
+            self._log.error("dns worker with new settings does not start; keeping %d", old.pid)
+            write_pid_file(self._pid_file, old)
+            self._running = old
+
+    async def _watch(self) -> None:
+        delay = FIRST_DELAY
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            if self._running is not None:
+                await ended(self._running)
+                self._log.warning("dns worker %d ended", self._running.pid)
+                self._running = None
+            delay = FIRST_DELAY if loop.time() - since > STABLE else min(delay * 2, LAST_DELAY)
+            await asyncio.sleep(delay)
+            try:
+                self._running = await self._launch()
+                self.restarts += 1
+            except OSError as error:
+                self._log.error("dns worker cannot be started: %s", error)
+
+    async def _launch(self) -> Running:
+        running, ready = spawn(self._argv, os.environ, self._log_file, READY_VARIABLE)
+        try:
+            write_pid_file(self._pid_file, running)
+            async with asyncio.timeout(READY_TIMEOUT):
+                await readable(ready)
+        except TimeoutError:
+            self._log.warning("dns worker %d is not ready after %.0f s", running.pid, READY_TIMEOUT)
+        finally:
+            os.close(ready)
+        return running

@@ -1,0 +1,274 @@
+"""DNS messages on the wire: queries in, replies out (RFC 1035, RFC 6891).
+
+Queries are checked octet by octet before anything is built from them: counts are bounded before any loop, so that a hostile
+message costs no more than a good one. A reply is id + flags + the question exactly as received + a `Tail`, so that mixed case
+(0x20) costs nothing and tails can be built ahead of time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from fairway_dns.names import MAX_NAME
+
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+BADVERS: Final = 16
+RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED", 16: "BADVERS"}
+
+A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = 1, 2, 5, 6, 12, 13, 15, 16, 28, 33, 41, 251, 252, 255
+TYPES = {
+    "A": A, "NS": NS, "CNAME": CNAME, "SOA": SOA, "PTR": PTR, "HINFO": HINFO, "MX": MX, "TXT": TXT, "AAAA": AAAA, "SRV": SRV,
+    "ANY": ANY, "SVCB": 64, "HTTPS": 65,
+}  # fmt: skip
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
+IN: Final = 1
+
+QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
+OPCODE_MASK, OPCODE_NOTIFY, OPCODE_UPDATE = 0x7800, 4, 5
+DO: Final = 0x8000
+
+HEADER: Final = 12
+MIN_UDP: Final = 512
+UDP_PAYLOAD: Final = 1232
+"""What we send and advertise over UDP: fits every path without fragmentation (DNS flag day 2020)."""
+MAX_TCP: Final = 65535
+MAX_QUERY: Final = 4096
+MAX_ADDITIONAL: Final = 8
+MIN_RECORD: Final = 11
+EDE: Final = 15
+
+_COUNTS = struct.Struct("!HHHHHH")
+_FIXED = struct.Struct("!HHIH")
+_PAIR = struct.Struct("!HH")
+
+
+class WireError(ValueError):
+    """The octets are not what RFC 1035 allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query. `fault` is the rcode it must be answered with at once, 0 if it is sound. `name` is a key, `question` the
+    octets as received (empty if unreadable). `udp_limit` is the largest reply its sender takes over UDP, in octets.
+    """
+
+    id: int
+    flags: int
+    name: bytes = b""
+    qtype: int = 0
+    qclass: int = IN
+    question: bytes = b""
+    edns: bool = False
+    udp_limit: int = MIN_UDP
+    dnssec: bool = False
+    fault: int = NOERROR
+
+    @property
+    def checking_disabled(self) -> bool:
+        return bool(self.flags & CD)
+
+    @property
+    def recursion(self) -> bool:
+        return bool(self.flags & RD)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A reply without what depends on the single query. `body` is everything after the question, without OPT; names in it may
+    point into the question (whose offsets depend on the name alone). `additional_at` is where the additional section begins
+    in `body`.
+    """
+
+    rcode: int = NOERROR
+    authoritative: bool = False
+    answers: int = 0
+    authority: int = 0
+    additional: int = 0
+    body: bytes = b""
+    additional_at: int = 0
+    ede: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where one resource record lies in a message. Offsets are absolute."""
+
+    start: int
+    rtype: int
+    rclass: int
+    ttl: int
+    ttl_at: int
+    data_at: int
+    end: int
+
+
+def read_name(data: bytes, pos: int) -> int:
+    """The offset after an uncompressed name at `pos`. Raises WireError (pointers included: a question has nothing to point
+    to).
+    """
+    start = pos
+    while True:
+        if pos >= len(data) or pos - start >= MAX_NAME:
+            raise WireError("name runs out of the message or is too long")
+        length = data[pos]
+        pos += 1
+        if length == 0:
+            return pos
+        if length > 63:
+            raise WireError("compressed or unknown label type in a question")
+        pos += length
+
+
+def skip_name(data: bytes, pos: int) -> int:
+    """The offset after a name at `pos` that may end in a pointer. Raises WireError; pointers must point back (RFC 1035,
+    4.1.4).
+    """
+    start = pos
+    while pos < len(data) and pos - start < MAX_NAME:
+        length = data[pos]
+        if length == 0:
+            return pos + 1
+        if length >= 0xC0:
+            if pos + 2 > len(data) or (length & 0x3F) << 8 | data[pos + 1] >= start:
+                raise WireError("pointer that does not point back")
+            return pos + 2
+        if length > 63:
+            raise WireError("unknown label type")
+        pos += 1 + length
+    raise WireError("name runs out of the message or is too long")
+
+
+def read_records(data: bytes, pos: int, count: int) -> Iterator[Span]:
+    """`count` resource records from `pos` on. Raises WireError as soon as one does not fit; refuses impossible counts before
+    it starts.
+    """
+    if count * MIN_RECORD > len(data) - pos:
+        raise WireError("more records announced than the message can hold")
+    for _ in range(count):
+        start = pos
+        pos = skip_name(data, pos)
+        if pos + _FIXED.size > len(data):
+            raise WireError("record header runs out of the message")
+        rtype, rclass, ttl, length = _FIXED.unpack_from(data, pos)
+        end = pos + _FIXED.size + length
+        if end > len(data):
+            raise WireError("record data runs out of the message")
+        yield Span(start, rtype, rclass, ttl, pos + 4, pos + _FIXED.size, end)
+        pos = end
+
+
+def parse_query(data: bytes) -> Query | None:
+    """Read a query; None if it must be dropped (too short to answer, or itself a reply: answering those makes packet ping-pong).
+
+    Promise: never raises; a fault in the message becomes the rcode to answer with.
+    """
+    if len(data) < HEADER:
+        return None
+    ident, flags, questions, answers, authority, additional = _COUNTS.unpack_from(data)
+    if flags & QR:
+        return None
+    fault = _header_fault(len(data), flags, questions)
+    if fault:
+        return Query(ident, flags, fault=fault)
+    try:
+        end = read_name(data, HEADER)
+        if end + 4 > len(data):
+            raise WireError("question is cut off")
+    except WireError:
+        return Query(ident, flags, fault=FORMERR)
+    qtype, qclass = _PAIR.unpack_from(data, end)
+    name, question = data[HEADER:end].lower(), data[HEADER : end + 4]
+    if answers or authority or additional > MAX_ADDITIONAL:
+        # Only IXFR carries a record outside the additional section, and transfers are refused in any case (RFC 1995, 3).
+        fault = REFUSED if qtype == IXFR else FORMERR
+        return Query(ident, flags, name, qtype, qclass, question, fault=fault)
+    if not additional:
+        return Query(ident, flags, name, qtype, qclass, question)
+    return _with_edns(Query(ident, flags, name, qtype, qclass, question), data, end + 4, additional)
+
+
+def _header_fault(size: int, flags: int, questions: int) -> int:
+    opcode = (flags & OPCODE_MASK) >> 11
+    if opcode in (OPCODE_NOTIFY, OPCODE_UPDATE):
+        return REFUSED
+    if opcode:
+        return NOTIMP
+    return FORMERR if size > MAX_QUERY or questions != 1 else NOERROR
+
+
+def _with_edns(query: Query, data: bytes, pos: int, count: int) -> Query:
+    """Read the additional section of a query: at most one OPT, well formed, version 0 (RFC 6891, 6.1)."""
+
+    def faulty(rcode: int, edns: bool, limit: int = MIN_UDP) -> Query:
+        return Query(query.id, query.flags, query.name, query.qtype, query.qclass, query.question, edns, limit, fault=rcode)
+
+    try:
+        found = [span for span in read_records(data, pos, count) if span.rtype == OPT]
+        if len(found) > 1 or any(data[span.start] != 0 for span in found):
+            return faulty(FORMERR, False)
+        if not found:
+            return query
+        opt = found[0]
+        _check_options(data[opt.data_at : opt.end])
+    except WireError:
+        return faulty(FORMERR, False)
+    limit = min(max(opt.rclass, MIN_UDP), UDP_PAYLOAD)
+    if opt.ttl >> 16 & 0xFF:
+        return faulty(BADVERS, True, limit)
+    dnssec = bool(opt.ttl & DO)
+    return Query(query.id, query.flags, query.name, query.qtype, query.qclass, query.question, True, limit, dnssec)
+
+
+def _check_options(data: bytes) -> None:
+    pos = 0
+    while pos < len(data):
+        if pos + 4 > len(data):
+            raise WireError("EDNS option header is cut off")
+        pos += 4 + _PAIR.unpack_from(data, pos)[1]
+    if pos != len(data):
+        raise WireError("EDNS option overruns its record")
+
+
+def render(query: Query, tail: Tail, tcp: bool = False) -> bytes:
+    """The reply to send. What does not fit loses its additional section first, then gets TC and the whole answers that fit
+    (RFC 2181, 9).
+    """
+    limit = MAX_TCP if tcp else query.udp_limit
+    opt = _opt(query, tail) if query.edns else b""
+    room = limit - HEADER - len(query.question) - len(opt)
+    answers, authority, additional, body, cut = tail.answers, tail.authority, tail.additional, tail.body, 0
+    if len(body) > room and additional:
+        additional, body = 0, body[: tail.additional_at]
+    if len(body) > room:
+        answers, body = _fitting(query, tail, room)
+        authority, cut = 0, TC
+    flags = QR | query.flags & (OPCODE_MASK | RD | CD) | RA | (AA if tail.authoritative else 0) | cut | tail.rcode & 0xF
+    head = _COUNTS.pack(query.id, flags, 1 if query.question else 0, answers, authority, additional + bool(opt))
+    return b"".join((head, query.question, body, opt))
+
+
+def _fitting(query: Query, tail: Tail, room: int) -> tuple[int, bytes]:
+    # A stub without TCP (old musl) lives on what a truncated reply holds, so it is filled with whole records.
+    prefix = bytes(HEADER) + query.question
+    end = count = 0
+    for span in read_records(prefix + tail.body, len(prefix), tail.answers):
+        if span.end - len(prefix) > room:
+            break
+        end, count = span.end - len(prefix), count + 1
+    return count, tail.body[:end]
+
+
+def _opt(query: Query, tail: Tail) -> bytes:
+    options = b"" if tail.ede is None else struct.pack("!HHH", EDE, 2, tail.ede)
+    ttl = (tail.rcode >> 4) << 24 | (DO if query.dnssec else 0)
+    return b"\0" + _FIXED.pack(OPT, UDP_PAYLOAD, ttl, len(options)) + options
+
+
+def build_query(ident: int, name: bytes, qtype: int, *, edns: bool, dnssec: bool, checking_disabled: bool) -> bytes:
+    """A recursive query for an upstream, in class IN; with OPT it advertises the payload size that avoids fragments."""
+    head = _COUNTS.pack(ident, RD | (CD if checking_disabled else 0), 1, 0, 0, int(edns))
+    opt = b"\0" + _FIXED.pack(OPT, UDP_PAYLOAD, DO if dnssec else 0, 0) if edns else b""
+    return head + name + _PAIR.pack(qtype, IN) + opt

@@ -1,0 +1,180 @@
+"""A DNS worker process: `python -m fairway_dns.worker` (options: README.md). Wires the parts; the only place that does.
+
+It owns its sockets, answers from its own table, and outlives the agent: SIGTERM is its only end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fairway_core.clock import SystemClock
+from fairway_core.errors import UserError
+from fairway_dns.authority import standard_authorities
+from fairway_dns.cache import Cache
+from fairway_dns.client import FeedClient
+from fairway_dns.config import Address, WorkerConfig, parse_address
+from fairway_dns.counters import Counters
+from fairway_dns.forward import Forwarder
+from fairway_dns.names import to_text
+from fairway_dns.protocol import ProtocolError, encode, snapshot
+from fairway_dns.resolver import Resolver
+from fairway_dns.server import TcpServer, UdpServer
+from fairway_dns.sockets import listen_tcp, listen_udp
+from fairway_dns.state import StateFile
+from fairway_dns.table import Table
+from fairway_dns.wire import TYPE_NAMES
+from fairway_dns.zone import Record, Zone
+
+READY_FD = "FAIRWAY_READY_FD"
+"""Environment: a descriptor to write one line to once all sockets are bound."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"ts": round(record.created, 3), "level": record.levelname.lower(), "part": "dns", "pid": record.process}
+        line["msg"] = record.getMessage()
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class Worker:
+    """All parts of one worker. Raises OSError from `start` if an address cannot be bound, ValueError for a bad domain or
+    range.
+    """
+
+    def __init__(self, config: WorkerConfig, log: logging.Logger) -> None:
+        clock = SystemClock()
+        self._config = config
+        self._log = log
+        self._counters = Counters()
+        self._table = Table(lambda: Zone(held=(config.domain, f"svc.{config.domain}", f"pod.{config.domain}")))
+        self._state = StateFile(Path(config.state), clock) if config.state else None
+        own = [Address(address, config.port) for address in config.listen]
+        self._forwarder = Forwarder(config.upstreams, own, clock)
+        authorities = standard_authorities(config.domain, config.own_ranges)
+        self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log)
+        self._udp: list[UdpServer] = []
+        self._tcp: list[TcpServer] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        self._load()
+        await self._listen()
+        self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
+        _tell_ready()
+        client = FeedClient(Path(self._config.feed), self._table, self._state, self._counters, self._log, self._frames)
+        background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
+        await stop.wait()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self._close()
+
+    async def _listen(self) -> None:
+        for address in self._config.listen:
+            self._udp.append(UdpServer(listen_udp(address, self._config.port), self._resolver, self._counters))
+            self._tcp.append(TcpServer(listen_tcp(address, self._config.port), self._resolver, self._counters))
+        for udp in self._udp:
+            udp.start()
+        for tcp in self._tcp:
+            await tcp.start()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(udp.close() for udp in self._udp), *(tcp.close() for tcp in self._tcp))
+        await self._forwarder.close()
+        if self._state is not None:
+            self._state.flush(force=True)
+        self._log.info("stopped")
+
+    def _load(self) -> None:
+        """Take over the table of an earlier worker. What cannot be used is left: then the zone answers SERVFAIL until the
+        agent comes.
+        """
+        if self._state is None:
+            return
+        try:
+            for frame in self._state.load():
+                self._table.take(frame)
+        except ProtocolError as error:
+            self._log.warning("state file: %s", error)
+        zone = self._table.zone
+        self._log.info("table from disk: revision %s, %d records", zone.revision, len(zone))
+
+    def _frames(self) -> list[bytes]:
+        zone = self._table.zone
+        records = (Record(to_text(key), TYPE_NAMES[rtype], data) for key, rtype, data in zone.records())
+        return [encode(frame) for frame in snapshot(records, zone.revision or 0)]
+
+    async def _flush(self) -> None:
+        while self._state is not None:
+            await asyncio.sleep(1.0)
+            self._state.flush()
+            if self._state.error is not None:
+                self._log.error("state file: %s", self._state.error)
+
+
+def _tell_ready() -> None:
+    text = os.environ.get(READY_FD, "")
+    if text.isdigit():
+        with suppress(OSError):
+            os.write(int(text), b"ready\n")
+            os.close(int(text))
+
+
+def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
+    """The command line as settings. Raises UserError for a bad address; exits with 2 for bad usage, as argparse does."""
+    parser = argparse.ArgumentParser(prog="fairway-dns-worker", description="Answer DNS queries from the agent's zone table.")
+    parser.add_argument("--feed", required=True, help="unix socket of the agent's zone feed")
+    parser.add_argument("--listen", action="append", required=True, help="literal address; may be repeated")
+    parser.add_argument("--port", type=int, default=53)
+    parser.add_argument("--upstream", action="append", default=[], help="ADDRESS[:PORT] or [ADDRESS]:PORT; may be repeated")
+    parser.add_argument("--own-range", action="append", default=[], help="CIDR of services or pods; may be repeated")
+    parser.add_argument("--state", default="", help="file that keeps the table over a restart")
+    parser.add_argument("--domain", default="cluster.local")
+    found = parser.parse_args(argv)
+    upstreams = tuple(parse_address(text) for text in found.upstream)
+    listen = tuple(found.listen)
+    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, found.domain, tuple(found.own_range))
+
+
+async def _main(config: WorkerConfig, log: logging.Logger) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Worker(config, log).run(stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; exit code 0, 1 if an address cannot be bound, 2 for bad arguments."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger("fairway.dns")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        config = parse_arguments(sys.argv[1:] if argv is None else argv)
+        asyncio.run(_main(config, log))
+    except (UserError, ValueError) as error:
+        log.error("%s", error)
+        return 2
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
