@@ -102,13 +102,44 @@ Elements = Mapping[Slot, ElementValue]
 
 
 @dataclass(frozen=True, slots=True)
+class ChainState:
+    """One chain as read back. The kernel never reuses a handle within a table, so equal states mean untouched rules.
+
+    `base` is empty for a regular chain, else type, hook, priority and policy; `rules` are the rules' handles in order.
+    """
+
+    handle: int
+    base: str = ""
+    rules: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetShape:
+    """What the kernel remembers of a declaration. `key` and `data` are (type number, bytes), `timeout` is in milliseconds."""
+
+    flags: int
+    key: tuple[int, int]
+    data: tuple[int, int] = (0, 0)
+    size: int = 0
+    timeout: int = 0
+    counter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TableState:
-    """What one of our tables holds, as read back."""
+    """What one of our tables holds, as read back. Marker chains (`fairway_kernel.nft.markers`) are left out of `chains`.
+
+    `dormant`: somebody switched the table off.
+    """
 
     sets: frozenset[str] = frozenset()
     chains: frozenset[str] = frozenset()
     elements: Elements = field(default_factory=dict)
     layout_hash: str = ""
+    rules_hash: str = ""
+    shapes: Mapping[str, SetShape] = field(default_factory=dict)
+    chain_states: Mapping[str, ChainState] = field(default_factory=dict)
+    dormant: bool = False
 
 
 def render_atom(atom: Atom, field_name: str) -> str:

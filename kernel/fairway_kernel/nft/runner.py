@@ -14,10 +14,11 @@ class NftRunner(Protocol):
     def run(self, transaction: Transaction) -> None:
         """Commit. Raises KernelError with errno ENOENT, EEXIST, EBUSY, … as the kernel answered."""
 
-    def read(self, table: Table, layout: Layout) -> TableState | None:
+    def read(self, table: Table, layout: Layout, elements: bool = True) -> TableState | None:
         """What the table holds now, elements of the layout's non-dynamic sets included; None if it does not exist.
 
-        Costs time in the size of the table: for start, drift and tests only, never per change.
+        Costs time in the size of the table: for start, drift and tests only, never per change. Without `elements` it costs
+        time in the number of rules.
         """
 
     def close(self) -> None:

@@ -1,0 +1,179 @@
+"""What it takes to bring a table's structure (sets, chains, rules) to a layout. Pure.
+
+Elements are data and survive; rules are text and are rewritten as a whole. Everything is one transaction, so packets meet either
+the old table or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fairway_kernel.nft.fields import same_elements, shape_of
+from fairway_kernel.nft.markers import layout_digest, layout_marker, part_of, rules_digest, rules_marker
+from fairway_kernel.nft.objects import Chain, Elements, ElementValue, Layout, SetDecl, Slot, Table, TableState
+from fairway_kernel.nft.transaction import (
+    AddChain,
+    AddElements,
+    AddRules,
+    AddSet,
+    AddTable,
+    DeleteChain,
+    DeleteElements,
+    DeleteSet,
+    FlushChain,
+    Transaction,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """The steps, none if nothing is wrong; `kept` are the elements that are there once they are done.
+
+    `faults` says what was wrong, for the log; `chains` and `sets` name what is rewritten or made anew.
+    """
+
+    transaction: Transaction
+    kept: Elements
+    faults: tuple[str, ...] = ()
+    chains: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+
+
+def tables_of(layout: Layout) -> tuple[Table, ...]:
+    """The tables a layout needs, sorted."""
+    return tuple(sorted({decl.table for decl in layout.sets} | {chain.table for chain in layout.chains}))
+
+
+def plan_structure(table: Table, part: Layout, current: Mapping[str, Chain], state: TableState | None) -> Structure:
+    """Steps from `state` to `part`, the layout's share of `table`. `current` has the chains with the rules they should hold now.
+
+    Promise: elements of sets whose declaration did not change in a way that matters stay untouched; those of a set that must be
+    made anew are added again if they fit. Dropped are only elements that cannot exist any more, among them verdicts naming a
+    chain the layout no longer has: a miss in a verdict map is the safe outcome by design.
+    """
+    if state is None:
+        return Structure(_build(table, part, current), {}, (f"table {table} is missing",), tuple(current), _names(part))
+    faults = _faults(part, state)
+    if not faults:
+        return Structure(Transaction(), state.elements)
+    return _Rewrite(table, part, current, state).structure(faults)
+
+
+def _names(part: Layout) -> tuple[str, ...]:
+    return tuple(decl.name for decl in part.sets)
+
+
+def _build(table: Table, part: Layout, current: Mapping[str, Chain]) -> Transaction:
+    tx = Transaction().add(AddTable(table), AddChain(layout_marker(table, layout_digest(part))))
+    tx.add(*(AddSet(decl) for decl in part.sets))
+    return tx.add(*_fill(part, current).operations)
+
+
+def _fill(part: Layout, current: Mapping[str, Chain]) -> Transaction:
+    tx = Transaction().add(*(AddChain(chain) for chain in part.chains))
+    chains = (current.get(chain.name, chain) for chain in part.chains)
+    return tx.add(*(AddRules(chain) for chain in chains if chain.rules))
+
+
+def _faults(part: Layout, state: TableState) -> tuple[str, ...]:
+    sets = {decl.name: shape_of(decl) for decl in part.sets}
+    chains = {chain.name for chain in part.chains}
+    checks = {
+        "the layout is another one": state.layout_hash != layout_digest(part),
+        "chains or rules were changed": state.rules_hash != rules_digest(state.chain_states),
+        "sets are missing, foreign or of another type": dict(state.shapes) != sets,
+        "chains are missing or foreign": state.chains != chains,
+        "the table is switched off": state.dormant,
+    }
+    return tuple(text for text, wrong in checks.items() if wrong)
+
+
+@dataclass(slots=True)
+class _Rewrite:
+    """Empties all chains, so that nothing holds on to anything, then removes, adds and fills."""
+
+    table: Table
+    part: Layout
+    current: Mapping[str, Chain]
+    state: TableState
+    tx: Transaction = field(default_factory=Transaction)
+
+    def structure(self, faults: tuple[str, ...]) -> Structure:
+        shapes = self.state.shapes
+        renewed = [decl for decl in self.part.sets if decl.name in shapes and shapes[decl.name] != shape_of(decl)]
+        kept = self._kept({decl.name: decl for decl in self.part.sets})
+        self.tx.add(AddTable(self.table))
+        self._empty_chains()
+        self._drop_elements(kept, {decl.name for decl in renewed})
+        self._remove_chains()
+        self.tx.add(*(DeleteSet(self._as_decl(name)) for name in sorted(self.state.sets - set(_names(self.part)))))
+        self.tx.add(*(DeleteSet(decl) for decl in renewed))
+        self._mark()
+        self.tx.add(*(AddSet(decl) for decl in self.part.sets))
+        self.tx.add(*_fill(self.part, self.current).operations)
+        self.tx.add(*_readd(kept, renewed))
+        new = {decl.name for decl in self.part.sets if decl.name not in shapes}
+        sets = tuple(sorted(new | {decl.name for decl in renewed}))
+        return Structure(self.tx, kept, faults, tuple(self.current), sets)
+
+    def _kept(self, decls: Mapping[str, SetDecl]) -> Elements:
+        chains = {chain.name for chain in self.part.chains}
+        shapes = self.state.shapes
+        return {
+            slot: value
+            for slot, value in self.state.elements.items()
+            if slot.set in decls
+            and same_elements(shapes[slot.set], shape_of(decls[slot.set]))
+            and not (isinstance(value, str) and " " in value and value.split()[-1] not in chains)
+        }
+
+    def _empty_chains(self) -> None:
+        self.tx.add(*(FlushChain(Chain(name, table=self.table)) for name in sorted(self.state.chains)))
+
+    def _drop_elements(self, kept: Elements, renewed: set[str]) -> None:
+        decls = {decl.name: decl for decl in self.part.sets}
+        for slot in self.state.elements.keys() - kept.keys():
+            if slot.set in decls and slot.set not in renewed:
+                self.tx.add(DeleteElements(decls[slot.set], (slot.key,)))
+
+    def _remove_chains(self) -> None:
+        # Base chains too: the kernel cannot move one to another hook or priority.
+        layout = {chain.name for chain in self.part.chains}
+        for name in sorted(self.state.chains):
+            if name not in layout or self.state.chain_states[name].base:
+                self.tx.add(DeleteChain(Chain(name, table=self.table)))
+
+    def _as_decl(self, name: str) -> SetDecl:
+        return SetDecl(name, ("mark",), table=self.table)
+
+    def _mark(self) -> None:
+        if self.state.rules_hash:
+            self.tx.add(DeleteChain(rules_marker(self.table, self.state.rules_hash)))
+        if self.state.layout_hash:
+            self.tx.add(DeleteChain(layout_marker(self.table, self.state.layout_hash)))
+        self.tx.add(AddChain(layout_marker(self.table, layout_digest(self.part))))
+
+
+def _readd(kept: Elements, renewed: list[SetDecl]) -> list[AddElements]:
+    result = []
+    for decl in renewed:
+        items: list[tuple[tuple[object, ...], ElementValue]] = []
+        items = [(slot.key, value) for slot, value in kept.items() if slot.set == decl.name]
+        if items:
+            result.append(AddElements(decl, tuple(items)))
+    return result
+
+
+def stamp(table: Table, state: TableState) -> Transaction:
+    """Replace the rules marker by one that fits `state`; empty if it fits already."""
+    digest = rules_digest(state.chain_states)
+    if digest == state.rules_hash:
+        return Transaction()
+    tx = Transaction()
+    if state.rules_hash:
+        tx.add(DeleteChain(rules_marker(table, state.rules_hash)))
+    return tx.add(AddChain(rules_marker(table, digest)))
+
+
+__all__ = ["Slot", "Structure", "part_of", "plan_structure", "stamp", "tables_of"]
