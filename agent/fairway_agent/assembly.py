@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -26,15 +26,17 @@ from fairway_agent.objects import Objects
 from fairway_agent.problems import Problems
 from fairway_agent.reconcile import Reconciler
 from fairway_agent.status import Status
-from fairway_agent.upstreams import host_upstreams
-from fairway_cni.attach import Attacher, Kernel
+from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
+from fairway_cni.handler import CniHandler
 from fairway_cni.ipam import AddressPool
 from fairway_cni.plan import NodeFacts
-from fairway_cni.recover import Recovery
+from fairway_cni.recover import Recoverer
 from fairway_cni.spool import Spool
+from fairway_cni.wires import Kernel
 from fairway_core.clock import SystemClock
 from fairway_dns.compile import ZoneCompiler
+from fairway_dns.config import WorkerConfig, parse_address, parse_resolv_conf
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
@@ -51,6 +53,7 @@ from fairway_store.api import Store
 from fairway_store.open import open_store
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Agent:
@@ -86,23 +89,24 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
                 group.create_task(names.run())
-                for supervisor in self._workers():
-                    group.create_task(supervisor.run())
                 await reconciler.synced.wait()
                 await asyncio.to_thread(node.ensure)
-                attacher, recovery = self._attachments(store, reconciler, links, conntrack)
-                await recovery.run_once()
+                for supervisor in self._workers():
+                    await supervisor.start()
+                    stack.push_async_callback(supervisor.detach)
+                attacher, recoverer = self._attachments(store, reconciler, links, conntrack)
+                await recoverer.run()
                 drift = Drift(
                     NftMonitor(),
                     LinkMonitor(),
                     reconciler,
                     node,
-                    recovery.run_once,
+                    recoverer.run,
                     self._metrics,
                     self._log.getChild("drift"),
                 )
                 group.create_task(drift.run())
-                await self._serve(stack, reconciler, objects, attacher)
+                await self._serve(stack, reconciler, objects, CniHandler(attacher, self._log.getChild("cni")))
                 on_ready()
 
     def _make_directories(self) -> None:
@@ -137,18 +141,26 @@ class Agent:
     def _workers(self) -> list[WorkerSupervisor]:
         config, paths = self._config, self._config.paths
         log = self._log.getChild("dns")
-        upstreams = config.dns.upstreams or host_upstreams(config.dns.listen)
-        private = [*config.cluster.serviceCIDRs, *config.node.podCIDRs]
-        argv = [sys.executable, "-m", "fairway_dns.worker", "--feed", str(paths.feed), "--port", str(config.dns.port)]
-        argv += ["--domain", config.cluster.domain, "--state", str(paths.zone)]
-        argv += [part for address in config.dns.listen for part in ("--listen", address)]
-        argv += [part for address in upstreams for part in ("--upstream", address)]
-        argv += [part for cidr in private for part in ("--private", cidr)]
-        return [WorkerSupervisor(argv, paths.run / f"dns-{number}.pid", log) for number in range(config.dns.workers)]
+        given = tuple(map(parse_address, config.dns.upstreams)) or parse_resolv_conf(RESOLV_CONF.read_text(errors="replace"))
+        made = []
+        for number in range(config.dns.workers):
+            worker = WorkerConfig(
+                feed=str(paths.feed),
+                listen=tuple(config.dns.listen),
+                port=config.dns.port,
+                upstreams=given,
+                state=str(paths.state / f"zone-{number}.json"),
+                domain=config.cluster.domain,
+                own_ranges=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
+            )
+            stem = paths.run / f"dns-{number}"
+            argv = worker.argv(sys.executable)
+            made.append(WorkerSupervisor(argv, stem.with_suffix(".pid"), stem.with_suffix(".log"), log))
+        return made
 
     def _attachments(
         self, store: Store, reconciler: Reconciler, links: KernelLinks, conntrack: Conntrack
-    ) -> tuple[Attacher, Recovery]:
+    ) -> tuple[Attacher, Recoverer]:
         config = self._config
         log = self._log.getChild("cni")
         control = AgentControl(store, reconciler, self._live, self._not_ready, log)
@@ -161,15 +173,15 @@ class Agent:
             cluster_domain=config.cluster.domain,
             nameservers=tuple(config.dns.listen),
         )
-        kernel = Kernel(links, _identify, lambda ips: [conntrack.flush_address(ip) for ip in ips] and None)
+        kernel = Kernel(links, _identify, lambda ips: _flush(conntrack, ips))
         spool = Spool(config.paths.spool, log)
         attacher = Attacher(control, kernel, pool, facts, spool, log)
-        return attacher, Recovery(attacher, control, links, spool, log)
+        return attacher, Recoverer(control, kernel, attacher, spool, log)
 
     def _not_ready(self) -> str:
         return self._problems.text("nft")
 
-    async def _serve(self, stack: AsyncExitStack, reconciler: Reconciler, objects: Objects, attacher: Attacher) -> None:
+    async def _serve(self, stack: AsyncExitStack, reconciler: Reconciler, objects: Objects, cni: CniHandler) -> None:
         config, log = self._config, self._log.getChild("api")
         status = Status(config.node.name, version("fairway"), reconciler, self._live, self._problems)
         health = HealthRoutes(status, self._metrics).routes()
@@ -177,7 +189,7 @@ class Agent:
             *health,
             *InsightRoutes(status, self._live, reconciler).routes(),
             *ObjectRoutes(objects).routes(),
-            *CniRoutes(attacher, self._metrics, self._clock, log).routes(),
+            *CniRoutes(cni, self._metrics, self._clock).routes(),
         ]
         runner = await serve_unix(application(routes, log), config.paths.socket)
         stack.push_async_callback(runner.cleanup)
@@ -190,3 +202,8 @@ class Agent:
 def _identify(path: str) -> str:
     device, inode = netns.identity(path)
     return f"{device}:{inode}"
+
+
+def _flush(conntrack: Conntrack, ips: Sequence[str]) -> None:
+    for ip in ips:
+        conntrack.flush_address(ip)

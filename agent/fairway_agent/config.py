@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fairway_core.documents.yamlload import load_one
+from fairway_core.documents.yamlload import parse
 from fairway_core.errors import Place, UserError
 
 DEFAULT_PATH = Path("/etc/fairway/fairway.yaml")
@@ -60,7 +60,7 @@ class DnsSection(_Section):
 
     listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)
     port: int = Field(default=53, ge=1, le=65535)
-    upstreams: list[str] | None = None
+    upstreams: list[str] = []
     workers: int = Field(default=1, ge=1, le=64)
 
 
@@ -137,14 +137,17 @@ def load_config(path: Path) -> Config:
         raise UserError("there is no such configuration file", Place(str(path))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", Place(str(path))) from error
-    loaded = load_one(str(path), text)
-    if loaded is None:
+    documents = parse(str(path), text)
+    if not documents:
         return Config()
+    if len(documents) > 1:
+        raise UserError("one configuration is expected, but there are several documents", documents[1].place(()))
     try:
-        return Config.model_validate(loaded.value)
+        return Config.model_validate(documents[0].value)
     except ValidationError as error:
         first: Any = error.errors()[0]
-        raise UserError(_message(first), loaded.place(tuple(first["loc"]))) from error
+        unknown = first["type"] == "extra_forbidden"
+        raise UserError(_message(first), documents[0].place(tuple(first["loc"]), at_key=unknown)) from error
 
 
 def _message(error: Any) -> str:

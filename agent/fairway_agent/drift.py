@@ -40,7 +40,7 @@ class Drift:
         links: Monitor,
         reconciler: Reconciler,
         node: Node,
-        recover: Callable[[], Awaitable[int]],
+        recover: Callable[[], Awaitable[object]],
         metrics: Metrics,
         log: logging.Logger,
     ) -> None:
@@ -96,7 +96,7 @@ class Drift:
             self._log.error("links could not be repaired", extra={"error": str(error)})
             return
         if repaired:
-            self._metrics.repairs.labels("links").inc(repaired)
+            self._metrics.repairs.labels("links").inc()
 
     async def _settings(self) -> None:
         changed = self._node.ensure_settings()
