@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairway_core.documents import validate
+from fairway_core.documents import InvalidDocuments, validate
 from fairway_core.errors import Place, UserError
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -20,17 +20,17 @@ SUFFIXES = (".yaml", ".yml", ".json")
 def read_documents(names: Sequence[str], recursive: bool = False) -> list[dict[str, Any]]:
     """The validated documents of `names` (file, directory or `-`), in order.
 
-    Raises UserError, or an ExceptionGroup of them, for what cannot be read or is not valid, and for an input without documents.
+    Raises UserError for what cannot be read or is not valid, and for an input without documents.
     """
     documents: list[dict[str, Any]] = []
-    faults: list[Exception] = []
+    faults: list[UserError] = []
     for source, text in _sources(names, recursive):
         try:
             documents.extend(dict(loaded.document) for loaded in validate(source, text))
-        except UserError as error:
-            faults.append(error)
+        except InvalidDocuments as error:
+            faults.extend(error.errors)
     if faults:
-        raise ExceptionGroup("invalid documents", faults)
+        raise InvalidDocuments(faults)
     if not documents:
         raise UserError(f"no documents in {', '.join(names)}")
     return documents

@@ -72,6 +72,13 @@ def files_option(required: bool) -> Callable[[F], F]:
     return decorate
 
 
+def install_options(function: F) -> F:
+    """`--root`, `--bin-dir` and `--conf-dir`."""
+    function = option("--root", default="/", show_default=True, metavar="DIR", help="Prefix of both directories.")(function)
+    function = option("--bin-dir", default="/opt/cni/bin", show_default=True, metavar="DIR", help="For the plugin.")(function)
+    return option("--conf-dir", default="/etc/cni/net.d", show_default=True, metavar="DIR", help="For the list.")(function)
+
+
 def kind_argument(function: F) -> F:
     """KIND, by any of its names; handed to the command as `kind` of type Kind."""
 
