@@ -11,7 +11,6 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fairway_cni import faults, plan
@@ -27,28 +26,14 @@ from fairway_cni.protocol import Request
 from fairway_cni.records import Records
 from fairway_cni.result import AttachResult
 from fairway_cni.spool import Spool
+from fairway_cni.wires import Kernel, Target, Wires
 from fairway_core.errors import ConflictError, FairwayError, KernelError, UserError
 from fairway_core.model import Attachment, Meta
-from fairway_kernel.link.objects import LinkManager
 
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """What the attacher touches of the node besides the store. All blocking; called from worker threads.
-
-    `identify` gives "device:inode" of the namespace at a path and raises KernelError if there is none; `flush` forgets tracked
-    connections of addresses.
-    """
-
-    links: LinkManager
-    identify: Callable[[str], str]
-    flush: Callable[[Sequence[str]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    netns_id: str
-    mtu: int
+RECOVERY = "recovery"
+"""Owner of an address whose traces are being removed."""
+NO_LINK = "fwb-none"
+"""A name in our name space that no link has: its digest is none."""
 
 
 class Attacher:
@@ -61,6 +46,7 @@ class Attacher:
         self._records = Records(control, facts.node, log)
         self._kernel = kernel
         self._links = kernel.links
+        self._wires = Wires(kernel, facts)
         self._pool = pool
         self._facts = facts
         self._spool = spool
@@ -77,12 +63,12 @@ class Attacher:
         """Attach a container. Raises CniError; after any failure nothing is left behind but what the log names."""
         who = identity(request)
         async with self._locks.hold(who.digest):
-            self._spool.forget(who)
             reason = self._control.not_ready()
             if reason:
                 raise CniError(faults.TRY_LATER, "the agent cannot attach containers now", reason)
-            target = await asyncio.to_thread(self._inspect, request)
+            target = await asyncio.to_thread(self._wires.inspect, request.netns, _wanted(request).mtu)
             await self._clear_leftovers(who)
+            self._spool.forget(who)
             return await self._wire(request, who, target)
 
     async def delete(self, request: Request, cancelled: Callable[[], bool] = lambda: False) -> None:
@@ -152,11 +138,11 @@ class Attacher:
 
     async def rewire(self, attachment: Attachment) -> list[Exception]:
         """Make the link of a live attachment anew."""
-        return await self._mend(attachment, self._attach)
+        return await self._mend(attachment, self._wires.attach)
 
     async def repair(self, attachment: Attachment) -> list[Exception]:
         """Put back what is missing on the node's side."""
-        return await self._mend(attachment, self._ensure_node_side)
+        return await self._mend(attachment, self._wires.mend)
 
     async def drop_orphan(self, host_ifname: str) -> list[Exception]:
         """Remove a link of ours that no attachment owns."""
@@ -171,6 +157,18 @@ class Attacher:
                 return [fault]
         return []
 
+    async def drop_stray(self, ip: str) -> list[Exception]:
+        """Remove the route and neighbour of an address of ours that nobody holds; it stays taken meanwhile."""
+        if not self._pool.hold(ip, RECOVERY):
+            return []
+        try:
+            await asyncio.to_thread(self._links.detach, NO_LINK, (ip,))
+        except FairwayError as fault:
+            return [fault]
+        finally:
+            self._pool.release((ip,), RECOVERY)
+        return []
+
     async def drain(self) -> None:
         """Wait for background work: at shutdown, and in tests."""
         while self._background:
@@ -178,23 +176,14 @@ class Attacher:
 
     # ADD
 
-    def _inspect(self, request: Request) -> _Target:
-        try:
-            netns_id = self._kernel.identify(request.netns)
-        except KernelError as fault:
-            raise CniError(faults.ENVIRONMENT, f"CNI_NETNS: {request.netns} is no network namespace", str(fault)) from fault
-        if netns_id == self._facts.host_netns:
-            raise CniError(faults.HOST_NAMESPACE, f"CNI_NETNS: {request.netns} is the node's own network namespace")
-        mtu = _wanted(request).mtu or self._facts.mtu or self._links.default_mtu()
-        return _Target(netns_id, mtu)
-
     async def _clear_leftovers(self, who: Identity) -> None:
         """Remove what an earlier ADD of this key left; raise if it left a working attachment."""
         attachment = self._records.find(who)
         if attachment is None:
             return
         confirmed = attachment.confirmed or attachment.meta.name in self._wired
-        if confirmed and await asyncio.to_thread(self._alive, attachment):
+        # The runtime may have deleted it while the agent was away.
+        if confirmed and not self._spool.holds(who) and await asyncio.to_thread(self._wires.alive, attachment):
             raise CniError(
                 faults.EXISTS, f"{who.container_id}/{who.ifname} is attached already", f"in {attachment.netns}, {attachment.ips}"
             )
@@ -202,22 +191,11 @@ class Attacher:
         if error:
             raise error
 
-    def _alive(self, attachment: Attachment) -> bool:
-        if attachment.boot_id != self._facts.boot_id:
-            return False
-        try:
-            if self._kernel.identify(attachment.netns) != attachment.netns_id:
-                return False
-            inside = self._links.inside(attachment.netns, attachment.ifname)
-        except KernelError:
-            return False
-        return inside.exists and inside.mac == attachment.mac
-
-    async def _wire(self, request: Request, who: Identity, target: _Target) -> AttachResult:
+    async def _wire(self, request: Request, who: Identity, target: Target) -> AttachResult:
         attachment = self._plan(request, who, target)
         try:
             revision = await self._records.declare(attachment, _said_of(request))
-            await asyncio.to_thread(self._attach, attachment)
+            await asyncio.to_thread(self._wires.attach, attachment)
         except BaseException as fault:
             errors = await asyncio.shield(self._remove(attachment))
             for error in errors:
@@ -227,7 +205,7 @@ class Attacher:
         self._spawn(self._records.confirm(attachment, revision))
         return self._result(attachment, request)
 
-    def _plan(self, request: Request, who: Identity, target: _Target) -> Attachment:
+    def _plan(self, request: Request, who: Identity, target: Target) -> Attachment:
         wanted, args = _wanted(request), request.args
         namespace = args.namespace or wanted.namespace
         pod = args.name or plan.dns_safe(who.container_id)
@@ -257,11 +235,6 @@ class Attacher:
         except (UserError, ConflictError) as fault:
             raise CniError(faults.ADDRESS, str(fault)) from fault
 
-    def _attach(self, attachment: Attachment) -> None:
-        if attachment.mode == BRIDGE:
-            self._links.ensure_bridge(plan.bridge_of(attachment))
-        self._links.attach(plan.veth_of(attachment))
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
@@ -290,7 +263,7 @@ class Attacher:
         """
         name = attachment.meta.name
         try:
-            await asyncio.to_thread(self._links.detach, attachment.host_ifname, attachment.ips)
+            await asyncio.to_thread(self._wires.detach, attachment)
         except FairwayError as fault:
             return [fault]
         errors = await self._records.forget(attachment)
@@ -326,11 +299,6 @@ class Attacher:
                 return [fault]
             self._log.info("link %s of %s/%s is put back", attachment.host_ifname, *_pod(attachment))
         return []
-
-    def _ensure_node_side(self, attachment: Attachment) -> None:
-        if attachment.mode == BRIDGE:
-            self._links.ensure_bridge(plan.bridge_of(attachment))
-        self._links.ensure_node_side(plan.veth_of(attachment))
 
 
 def identity(request: Request) -> Identity:

@@ -151,6 +151,15 @@ class AddressPool:
             part.take(offset, owner)
         return tuple(part.text(offset) for part, offset in chosen)
 
+    def hold(self, ip: str, owner: str) -> bool:
+        """Take one particular address if it is free; False if it is held. One outside the pool can always be had."""
+        found = self._find(ip)
+        if found and found[1] in found[0].used:
+            return False
+        if found:
+            found[0].take(found[1], owner)
+        return True
+
     def release(self, ips: Iterable[str], owner: str) -> None:
         """Give back what `owner` holds of `ips`; anything else is left alone, so that releasing twice is harmless."""
         for ip in ips:

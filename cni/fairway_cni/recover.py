@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fairway_cni.attach import Attacher, Kernel
+from fairway_cni.attach import Attacher
 from fairway_cni.check import faults_on_node
 from fairway_cni.control import Control
 from fairway_cni.faults import CniError
 from fairway_cni.protocol import parse
 from fairway_cni.spool import Spool, SpooledCall
+from fairway_cni.wires import Kernel
 from fairway_core.errors import FairwayError, KernelError
 from fairway_core.model import Attachment
 from fairway_kernel.link.objects import NodeLinks
@@ -29,9 +30,12 @@ class Recovery:
     rewire: tuple[Attachment, ...] = ()
     repair: tuple[Attachment, ...] = ()
     orphans: tuple[str, ...] = ()
+    """Links without an attachment."""
+    strays: tuple[str, ...] = ()
+    """Addresses that are routed to containers but belong to none."""
 
     def __bool__(self) -> bool:
-        return bool(self.remove or self.rewire or self.repair or self.orphans)
+        return bool(self.remove or self.rewire or self.repair or self.orphans or self.strays)
 
 
 def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[str, bool], boot_id: str) -> Recovery:
@@ -52,7 +56,9 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
         elif any(faults_on_node(item, node)):
             repair.append(item)
     owned = {item.host_ifname for item in attachments}
-    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(there - owned)))
+    addresses = {ip for item in attachments for ip in item.ips}
+    routed = {ip for ip, device in node.routes if device.startswith(("fw-", "fwr"))}
+    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(there - owned)), tuple(sorted(routed - addresses)))
 
 
 class Recoverer:
@@ -78,6 +84,7 @@ class Recoverer:
             *(self._attacher.rewire(item) for item in found.rewire),
             *(self._attacher.repair(item) for item in found.repair),
             *(self._attacher.drop_orphan(name) for name in found.orphans),
+            *(self._attacher.drop_stray(ip) for ip in found.strays),
         ]
         for errors in await asyncio.gather(*work):
             for fault in errors:

@@ -57,6 +57,10 @@ class Spool:
         """Keep a record that means nothing out of the way, for a human to look at."""
         call.path.rename(call.path.with_suffix(".bad"))
 
+    def holds(self, who: Identity) -> bool:
+        """Whether a deletion of this attachment waits here."""
+        return (self._directory / record_name(who)).exists()
+
     def forget(self, who: Identity) -> None:
         """Drop the record of an attachment that is being added anew: its deletion is history."""
         (self._directory / record_name(who)).unlink(missing_ok=True)

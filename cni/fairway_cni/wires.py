@@ -1,0 +1,104 @@
+"""The links of attachments: what `fairway_cni.attach` asks of the kernel. Blocking, for worker threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fairway_cni import faults, plan
+from fairway_cni.faults import CniError
+from fairway_cni.netconf import BRIDGE
+from fairway_cni.plan import NodeFacts
+from fairway_core.errors import KernelError
+from fairway_core.model import Attachment
+from fairway_kernel.link.objects import Bridge, LinkManager
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What this component touches of the node. All blocking.
+
+    `identify` gives "device:inode" of the namespace at a path and raises KernelError if there is none; `flush` forgets tracked
+    connections of addresses.
+    """
+
+    links: LinkManager
+    identify: Callable[[str], str]
+    flush: Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The namespace to attach, and the MTU to use there."""
+
+    netns_id: str
+    mtu: int
+
+
+class Wires:
+    """Link work for attachments. A bridge is looked after once and then taken to be there until something fails."""
+
+    def __init__(self, kernel: Kernel, facts: NodeFacts) -> None:
+        self._kernel = kernel
+        self._links = kernel.links
+        self._facts = facts
+        self._bridges: set[Bridge] = set()
+        self._bridge_lock = threading.Lock()
+
+    def inspect(self, netns: str, mtu: int) -> Target:
+        """Look at the target of an ADD. Raises CniError if it is no namespace, or the node's own."""
+        try:
+            netns_id = self._kernel.identify(netns)
+        except KernelError as fault:
+            raise CniError(faults.ENVIRONMENT, f"CNI_NETNS: {netns} is no network namespace", str(fault)) from fault
+        if netns_id == self._facts.host_netns:
+            raise CniError(faults.HOST_NAMESPACE, f"CNI_NETNS: {netns} is the node's own network namespace")
+        return Target(netns_id, mtu or self._facts.mtu or self._links.default_mtu())
+
+    def alive(self, attachment: Attachment) -> bool:
+        """Whether the container still has the interface that was made for it."""
+        if attachment.boot_id != self._facts.boot_id:
+            return False
+        try:
+            if self._kernel.identify(attachment.netns) != attachment.netns_id:
+                return False
+            inside = self._links.inside(attachment.netns, attachment.ifname)
+        except KernelError:
+            return False
+        return inside.exists and inside.mac == attachment.mac
+
+    def attach(self, attachment: Attachment) -> None:
+        """Bridge, pair, both sides. Raises KernelError; leaves no link behind then."""
+        known = self._prepare(attachment)
+        try:
+            self._links.attach(plan.veth_of(attachment))
+        except KernelError:
+            self._bridges.clear()
+            if not known:
+                raise
+            # The bridge may have gone since it was looked at; if it has not, the second failure tells the same.
+            self._prepare(attachment)
+            self._links.attach(plan.veth_of(attachment))
+
+    def mend(self, attachment: Attachment) -> None:
+        """Put back what is missing on the node's side of an existing link. Raises KernelError."""
+        self._bridges.clear()
+        self._prepare(attachment)
+        self._links.ensure_node_side(plan.veth_of(attachment))
+
+    def detach(self, attachment: Attachment) -> None:
+        """Remove the link with its routes and neighbours. Raises KernelError."""
+        self._links.detach(attachment.host_ifname, attachment.ips)
+
+    def _prepare(self, attachment: Attachment) -> bool:
+        """See to the bridge; whether it was taken to be there."""
+        if attachment.mode != BRIDGE:
+            return False
+        bridge = plan.bridge_of(attachment)
+        with self._bridge_lock:
+            if bridge in self._bridges:
+                return True
+            self._links.ensure_bridge(bridge)
+            self._bridges.add(bridge)
+        return False
