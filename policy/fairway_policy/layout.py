@@ -169,8 +169,8 @@ def _invalid() -> Chain:
             *_FORGET,
             *_load_source(_REQUEST),
             *_load_destination(_REQUEST),
-            'meta priority != 0:0 counter comment "invalid-from-pod" drop',
-            'meta mark != 0 counter comment "invalid-to-pod" drop',
+            'meta priority != 0:0 counter drop comment "invalid-from-pod"',
+            'meta mark != 0 counter drop comment "invalid-to-pod"',
             "accept",
         ),
     )
