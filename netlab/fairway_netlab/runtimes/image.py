@@ -1,4 +1,4 @@
-"""A container image made on the spot, without a registry: static busybox and the links to it, as an OCI layout in a tar file.
+"""A container image made on the spot, without a registry: static busybox and getent, as an OCI layout in a tar.
 
 Source: OCI image specification 1.0 (image layout, manifest, config).
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
 IMAGE_NAME = "localhost/busybox:1"
-APPLETS = ("sh", "nslookup", "wget", "httpd", "sleep", "cat", "ip", "nc", "ping", "hostname", "true", "ls", "echo", "getent")
+APPLETS = ("sh", "nslookup", "wget", "httpd", "sleep", "cat", "ip", "nc", "ping", "hostname", "ls", "awk", "head", "tail", "date")
+# A dynamic program resolves as most containers do, through the C library's own resolver; a static one cannot.
+GETENT = Path("/usr/bin/getent")
 
 
 def write_image(target: Path) -> Path:
@@ -58,10 +61,19 @@ def _layer(busybox: bytes) -> bytes:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
+        for path in (GETENT, *_libraries(GETENT)):
+            _file(tar, str(path).lstrip("/"), path.read_bytes(), 0o755)
+        _file(tar, "etc/nsswitch.conf", b"hosts: files dns\n")
         _file(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
         _file(tar, "etc/resolv.conf", b"")
         _file(tar, "etc/hosts", b"127.0.0.1 localhost\n")
     return buffer.getvalue()
+
+
+def _libraries(program: Path) -> list[Path]:
+    """The shared libraries a program is loaded with, loader included, under the names it asks for."""
+    listing = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    return [Path(word) for line in listing.splitlines() for word in line.split() if word.startswith("/")]
 
 
 def _file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
