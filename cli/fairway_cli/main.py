@@ -99,13 +99,14 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _report(error: Exception) -> int:
     if not isinstance(error, FairwayError):
         raise error
-    code = INVALID if isinstance(error, UserError) else UNREACHABLE if isinstance(error, AgentUnreachable) else DIFFERENT
-    return _complain(code, *str(error).split("\n"))
+    # One error of the documents stands for several faults, each with a place of its own.
+    for fault in getattr(error, "errors", (error,)):
+        _complain(INVALID, str(fault))
+    return INVALID if isinstance(error, UserError) else UNREACHABLE if isinstance(error, AgentUnreachable) else DIFFERENT
 
 
-def _complain(code: int, *lines: str) -> int:
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+def _complain(code: int, text: str) -> int:
+    print("error: " + text.replace("\n", "\n  "), file=sys.stderr)
     return code
 
 
