@@ -51,8 +51,8 @@ class Authorities:
         return None
 
 
-def standard_authorities(domain: str, own_ranges: Iterable[str] = ()) -> Authorities:
-    """The service zone, the reverse zones of `own_ranges` (CIDRs of services and pods), and the special names.
+def standard_authorities(domain: str, private: Iterable[str] = ()) -> Authorities:
+    """The service zone, the reverse zones of `private` (CIDRs of services and pods), and the special names.
 
     Raises ValueError for a bad domain or CIDR.
     """
@@ -60,7 +60,7 @@ def standard_authorities(domain: str, own_ranges: Iterable[str] = ()) -> Authori
     special += [_empty(name) for name in ("invalid", "onion", "alt")]
     special.append(_fixed("localhost", {A: "127.0.0.1", AAAA: "::1"}))
     special += [_fixed(reverse_name(address), {PTR: "localhost"}) for address in ("127.0.0.1", "::1")]
-    own = [_synced(zone, domain) for cidr in own_ranges for zone in reverse_zones(cidr)]
+    own = [_synced(zone, domain) for cidr in private for zone in reverse_zones(cidr)]
     return Authorities((*special, *own, _synced(domain, domain)))
 
 

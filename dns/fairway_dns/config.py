@@ -24,7 +24,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """The settings of one worker process. `own_ranges` are the CIDRs of services and pods, whose reverse names are never
+    """The settings of one worker process. `private` are the CIDRs of services and pods, whose reverse names are never
     forwarded.
     """
 
@@ -34,7 +34,7 @@ class WorkerConfig:
     upstreams: tuple[Address, ...] = ()
     state: str = ""
     domain: str = "cluster.local"
-    own_ranges: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
 
     def argv(self, python: str) -> tuple[str, ...]:
         """The command line of such a worker: equal settings give equal lines, so that a running worker can be recognised by
@@ -42,7 +42,7 @@ class WorkerConfig:
         """
         listen = (word for address in self.listen for word in ("--listen", address))
         upstream = (word for address in self.upstreams for word in ("--upstream", str(address)))
-        ranges = (word for cidr in self.own_ranges for word in ("--own-range", cidr))
+        ranges = (word for cidr in self.private for word in ("--private", cidr))
         head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
         return (*head, *upstream, *ranges, "--state", self.state, "--domain", self.domain)
 

@@ -26,10 +26,10 @@ class WorkerSupervisor:
     `detach` leaves it running.
     """
 
-    def __init__(self, argv: Sequence[str], pid_file: Path, log_file: Path, log: logging.Logger) -> None:
+    def __init__(self, argv: Sequence[str], pid_file: Path, log: logging.Logger, log_file: Path | None = None) -> None:
         self._argv = tuple(argv)
         self._pid_file = pid_file
-        self._log_file = log_file
+        self._log_file = log_file or pid_file.with_suffix(".log")
         self._log = log
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
@@ -41,22 +41,17 @@ class WorkerSupervisor:
         """The worker's process id, None while none runs."""
         return self._running.pid if self._running is not None and alive(self._running) else None
 
+    async def run(self) -> None:
+        """Keep a worker until cancelled, whatever happens; after that it goes on by itself. For a task group."""
+        try:
+            await self._begin()
+        except OSError as error:
+            self._log.error("dns worker cannot be started: %s", error)
+        await self._watch()
+
     async def start(self) -> None:
-        """Adopt a live worker or start one, and watch it from then on. Returns when it is ready. Raises OSError if it cannot
-        be started.
-        """
-        self._pid_file.parent.mkdir(parents=True, exist_ok=True)
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        old = read_pid_file(self._pid_file)
-        if old is not None and not alive(old):
-            old = None
-        if old is not None and old.argv == self._argv:
-            self._running = old
-            self._log.info("adopted dns worker %d", old.pid)
-        else:
-            self._running = await self._launch()
-            if old is not None:
-                await self._replace(old)
+        """As `run`, in a task of its own; returns when the worker is ready. Raises OSError if it cannot be started."""
+        await self._begin()
         self._task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -74,6 +69,20 @@ class WorkerSupervisor:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    async def _begin(self) -> None:
+        self._pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        old = read_pid_file(self._pid_file)
+        if old is not None and not alive(old):
+            old = None
+        if old is not None and old.argv == self._argv:
+            self._running = old
+            self._log.info("adopted dns worker %d", old.pid)
+            return
+        self._running = await self._launch()
+        if old is not None:
+            await self._replace(old)
 
     async def _replace(self, old: Running) -> None:
         new = self._running

@@ -25,7 +25,7 @@ from fairway_dns.config import Address, WorkerConfig, parse_address
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder
 from fairway_dns.names import to_text
-from fairway_dns.protocol import ProtocolError, encode, snapshot
+from fairway_dns.protocol import Delta, ProtocolError, encode, snapshot
 from fairway_dns.resolver import Resolver
 from fairway_dns.server import TcpServer, UdpServer
 from fairway_dns.sockets import listen_tcp, listen_udp
@@ -63,7 +63,7 @@ class Worker:
         self._state = StateFile(Path(config.state), clock) if config.state else None
         own = [Address(address, config.port) for address in config.listen]
         self._forwarder = Forwarder(config.upstreams, own, clock)
-        authorities = standard_authorities(config.domain, config.own_ranges)
+        authorities = standard_authorities(config.domain, config.private)
         self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
@@ -106,7 +106,9 @@ class Worker:
             return
         try:
             for frame in self._state.load():
-                self._table.take(frame)
+                # Workers of one node share the file, so a delta may be there twice or behind a newer snapshot.
+                if not isinstance(frame, Delta) or frame.revision > (self._table.zone.revision or 0):
+                    self._table.take(frame)
         except ProtocolError as error:
             self._log.warning("state file: %s", error)
         zone = self._table.zone
@@ -140,13 +142,13 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--listen", action="append", required=True, help="literal address; may be repeated")
     parser.add_argument("--port", type=int, default=53)
     parser.add_argument("--upstream", action="append", default=[], help="ADDRESS[:PORT] or [ADDRESS]:PORT; may be repeated")
-    parser.add_argument("--own-range", action="append", default=[], help="CIDR of services or pods; may be repeated")
+    parser.add_argument("--private", action="append", default=[], help="CIDR of services or pods; may be repeated")
     parser.add_argument("--state", default="", help="file that keeps the table over a restart")
     parser.add_argument("--domain", default="cluster.local")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
     listen = tuple(found.listen)
-    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, found.domain, tuple(found.own_range))
+    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, found.domain, tuple(found.private))
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:
