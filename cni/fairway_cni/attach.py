@@ -194,7 +194,7 @@ class Attacher:
     async def _wire(self, request: Request, who: Identity, target: Target) -> AttachResult:
         attachment = self._plan(request, who, target)
         try:
-            revision = await self._records.declare(attachment, _said_of(request))
+            attachment, revision = await self._records.declare(attachment, _said_of(request))
             await asyncio.to_thread(self._wires.attach, attachment)
         except BaseException as fault:
             errors = await asyncio.shield(self._remove(attachment))
@@ -225,7 +225,6 @@ class Attacher:
             mtu=target.mtu,
             boot_id=self._facts.boot_id,
             netns_id=target.netns_id,
-            pod_declared=self._records.is_declared(namespace, pod),
             aliases=wanted.aliases,
         )
 

@@ -38,19 +38,24 @@ class Records:
         now = self.find(plan.identity_of(attachment))
         return now is not None and replace(now, confirmed=attachment.confirmed) == attachment
 
-    def is_declared(self, namespace: str, pod: str) -> bool:
-        """Whether the Pod exists by somebody's declaration, not by another attachment alone."""
-        others = self._control.world().at(Attachment, ATTACHMENT_POD, namespace, pod)
-        return others[0].pod_declared if others else self._control.world().pod(namespace, pod) is not None
+    async def declare(self, attachment: Attachment, said: Said) -> tuple[Attachment, int]:
+        """Store the attachment and its Pod, and wait until rules and names are live.
 
-    async def declare(self, attachment: Attachment, said: Said) -> int:
-        """Store the attachment and its Pod, and wait until rules and names are live. Raises as `Control.commit` does."""
+        Returns the attachment as stored, with `pod_declared` as it turned out, and the revision. Raises as `Control.commit` does.
+        """
+        stored = attachment
 
         def writes(entry: Entry | None) -> list[Write]:
-            mine = Put(attachment.meta.key("Attachment"), documents.attachment_document(attachment))
-            return [mine, documents.claim_pod(entry, attachment, self._node, said)]
+            nonlocal stored
+            others = self._others(attachment)
+            # A Pod that is there without any attachment was declared by somebody.
+            declared = others[0].pod_declared if others else entry is not None
+            stored = replace(attachment, pod_declared=declared)
+            mine = Put(attachment.meta.key("Attachment"), documents.attachment_document(stored))
+            return [mine, documents.claim_pod(entry, stored, self._node, said)]
 
-        return await self._commit(attachment, writes)
+        revision = await self._commit(attachment, writes)
+        return stored, revision
 
     async def confirm(self, attachment: Attachment, revision: int) -> None:
         """Record that the wiring is done; a DEL that was faster has changed the revision and wins."""
