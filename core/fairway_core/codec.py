@@ -8,9 +8,9 @@ what is there cannot be understood; never anything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_network
 from typing import Any
 
+from fairway_core import readers as read
 from fairway_core.errors import UserError
 from fairway_core.keys import BY_NAME, Key
 from fairway_core.model import (
@@ -44,9 +44,13 @@ def key_of(document: Document) -> Key:
     """The key a document has by its kind and metadata. Raises UserError."""
     kind = BY_NAME.get(str(document.get("kind")))
     meta = document.get("metadata")
-    if kind is None or not isinstance(meta, Mapping) or not meta.get("name"):
+    name = meta.get("name") if isinstance(meta, Mapping) else None
+    if kind is None or not isinstance(meta, Mapping) or not isinstance(name, str) or not name:
         raise UserError(f"not an object of a known kind with a name: kind {document.get('kind')!r}")
-    return Key(kind.name, str(meta.get("namespace") or "default") if kind.namespaced else "", str(meta["name"]))
+    namespace = meta.get("namespace") or "default"
+    if not isinstance(namespace, str):
+        raise UserError(f"{kind.name}/{name}: metadata.namespace is not text")
+    return Key(kind.name, namespace if kind.namespaced else "", name)
 
 
 def decode(document: Document) -> Object:
@@ -54,7 +58,7 @@ def decode(document: Document) -> Object:
     key = key_of(document)
     try:
         return _DECODERS[key.kind](_meta(key, document), document)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as fault:
         raise UserError(f"{key}: cannot be understood: {type(fault).__name__}: {fault}") from fault
 
 
@@ -63,22 +67,14 @@ def _meta(key: Key, document: Document) -> Meta:
     return Meta(
         key.name,
         key.namespace,
-        dict(meta.get("labels") or {}),
-        dict(meta.get("annotations") or {}),
-        str(meta.get("uid") or ""),
+        read.labels(meta.get("labels")),
+        read.labels(meta.get("annotations")),
+        read.text(meta.get("uid")),
     )
 
 
 def _spec(document: Document) -> Document:
     return document.get("spec") or {}
-
-
-def _address(text: str) -> str:
-    return str(ip_address(text))
-
-
-def _cidr(text: str) -> str:
-    return str(ip_network(text, strict=False))
 
 
 def _namespace(meta: Meta, document: Document) -> Namespace:
@@ -91,10 +87,12 @@ def _node(meta: Meta, document: Document) -> Node:
     status = document.get("status") or {}
     spec = _spec(document)
     addresses = tuple(
-        _address(item["address"]) for item in status.get("addresses") or () if item.get("type") in ("InternalIP", "ExternalIP")
+        read.address(item["address"])
+        for item in status.get("addresses") or ()
+        if item.get("type") in ("InternalIP", "ExternalIP")
     )
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    return Node(meta, addresses, tuple(map(_cidr, cidrs)))
+    return Node(meta, addresses, tuple(map(read.cidr, cidrs)))
 
 
 def _pod(meta: Meta, document: Document) -> Pod:
@@ -102,96 +100,107 @@ def _pod(meta: Meta, document: Document) -> Pod:
     ips = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP")]
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     ports = {
-        PodPort(port["name"], int(port["containerPort"]), port.get("protocol") or "TCP")
+        PodPort(read.text(port["name"]), read.port(port["containerPort"]), read.protocol(port.get("protocol")))
         for container in spec.get("containers") or ()
         for port in container.get("ports") or ()
         if port.get("name")
     }
     return Pod(
         meta=meta,
-        ips=tuple(_address(ip) for ip in ips if ip),
+        ips=tuple(read.address(ip) for ip in ips if ip),
         ports=tuple(sorted(ports)),
-        node_name=spec.get("nodeName") or "",
+        node_name=read.text(spec.get("nodeName")),
         host_network=bool(spec.get("hostNetwork")),
-        phase=status.get("phase") or "Pending",
+        phase=read.text(status.get("phase")) or "Pending",
         ready=ready,
         terminating=bool(document["metadata"].get("deletionTimestamp")),
-        hostname=spec.get("hostname") or "",
-        subdomain=spec.get("subdomain") or "",
+        hostname=read.text(spec.get("hostname")),
+        subdomain=read.text(spec.get("subdomain")),
     )
 
 
 def _service(meta: Meta, document: Document) -> Service:
     spec = _spec(document)
-    ips = tuple(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else ()))
+    ips = read.texts(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else ()))
     headless = ips[:1] == (NO_CLUSTER_IP,)
     affinity = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+    sticky = spec.get("sessionAffinity") == "ClientIP"
     ingress = ((document.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     return Service(
         meta=meta,
-        type=spec.get("type") or "ClusterIP",
-        cluster_ips=() if headless else tuple(map(_address, ips)),
+        type=read.text(spec.get("type")) or "ClusterIP",
+        cluster_ips=() if headless else read.addresses(ips),
         headless=headless,
-        selector=selector_from_labels(spec["selector"]) if spec.get("selector") else None,
+        selector=selector_from_labels(read.labels(spec["selector"])) if spec.get("selector") else None,
         ports=tuple(_service_port(port) for port in spec.get("ports") or ()),
-        external_ips=tuple(map(_address, spec.get("externalIPs") or ())),
-        load_balancer_ips=tuple(_address(item["ip"]) for item in ingress if item.get("ip")),
-        external_name=spec.get("externalName") or "",
+        external_ips=read.addresses(spec.get("externalIPs")),
+        load_balancer_ips=tuple(read.address(item["ip"]) for item in ingress if item.get("ip")),
+        external_name=read.text(spec.get("externalName")),
         publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
-        affinity_seconds=int(affinity.get("timeoutSeconds") or 10800) if spec.get("sessionAffinity") == "ClientIP" else 0,
+        affinity_seconds=read.whole(affinity.get("timeoutSeconds") or 10800, 1, 86400) if sticky else 0,
         internal_policy_local=spec.get("internalTrafficPolicy") == "Local",
         external_policy_local=spec.get("externalTrafficPolicy") == "Local",
     )
 
 
 def _service_port(port: Document) -> ServicePort:
-    number = int(port["port"])
+    number = read.port(port["port"])
     return ServicePort(
         number,
-        port.get("protocol") or "TCP",
-        port.get("name") or "",
-        port.get("targetPort") or number,
-        int(port.get("nodePort") or 0),
+        read.protocol(port.get("protocol")),
+        read.text(port.get("name")),
+        read.port_or_name(port.get("targetPort") or number),
+        read.port(port["nodePort"]) if port.get("nodePort") else 0,
     )
 
 
 def _slice(meta: Meta, document: Document) -> EndpointSlice:
-    family = 6 if document.get("addressType") == "IPv6" else 4
+    address_type = document.get("addressType") or "IPv4"
+    service = meta.labels.get(SERVICE_NAME_LABEL, "")
+    if address_type == "FQDN":
+        # Deprecated; carries no addresses that can be balanced to.
+        return EndpointSlice(meta, service, 4)
+    family = {"IPv4": 4, "IPv6": 6}[address_type]
     ports = tuple(
-        SlicePort(port.get("name") or "", int(port.get("port") or 0), port.get("protocol") or "TCP")
+        SlicePort(
+            read.text(port.get("name")), read.port(port["port"]) if port.get("port") else 0, read.protocol(port.get("protocol"))
+        )
         for port in document.get("ports") or ()
     )
-    # FQDN slices are deprecated and carry no addresses that can be balanced to.
-    usable = document.get("addressType") != "FQDN"
-    endpoints = tuple(_endpoint(item) for item in document.get("endpoints") or ()) if usable else ()
-    return EndpointSlice(meta, meta.labels.get(SERVICE_NAME_LABEL, ""), family, endpoints, ports)
+    endpoints = tuple(_endpoint(item, family) for item in document.get("endpoints") or ())
+    return EndpointSlice(meta, service, family, endpoints, ports)
 
 
-def _endpoint(item: Document) -> Endpoint:
+def _endpoint(item: Document, family: int) -> Endpoint:
+    addresses = tuple(read.address(address, family) for address in read.texts(item["addresses"]))
+    if not addresses:
+        raise ValueError("an endpoint without an address")
     conditions = item.get("conditions") or {}
     target = item.get("targetRef") or {}
     ready = conditions.get("ready")
     ready = True if ready is None else bool(ready)
     serving = conditions.get("serving")
     return Endpoint(
-        addresses=tuple(map(_address, item["addresses"])),
+        addresses=addresses,
         ready=ready,
         serving=ready if serving is None else bool(serving),
         terminating=bool(conditions.get("terminating")),
-        hostname=item.get("hostname") or "",
-        node_name=item.get("nodeName") or "",
-        pod=target.get("name", "") if target.get("kind") == "Pod" else "",
-        zone=item.get("zone") or "",
+        hostname=read.text(item.get("hostname")),
+        node_name=read.text(item.get("nodeName")),
+        pod=read.text(target.get("name")) if target.get("kind") == "Pod" else "",
+        zone=read.text(item.get("zone")),
     )
 
 
 def _policy(meta: Meta, document: Document) -> NetworkPolicy:
     spec = _spec(document)
-    types = spec.get("policyTypes") or ([INGRESS, EGRESS] if spec.get("egress") else [INGRESS])
+    types = frozenset(read.texts(spec.get("policyTypes")) or ([INGRESS, EGRESS] if spec.get("egress") else [INGRESS]))
+    if not types <= {INGRESS, EGRESS}:
+        raise ValueError(f"policyTypes {sorted(types)}")
     return NetworkPolicy(
         meta=meta,
         pods=selector_from_document(spec.get("podSelector") or {}),
-        types=frozenset(types),
+        types=types,
         ingress=tuple(_rule(rule, "from") for rule in spec.get("ingress") or ()),
         egress=tuple(_rule(rule, "to") for rule in spec.get("egress") or ()),
     )
@@ -207,7 +216,7 @@ def _rule(rule: Document, direction: str) -> Rule:
 def _peer(peer: Document) -> Peer:
     block = peer.get("ipBlock")
     if block is not None:
-        return IpBlock(_cidr(block["cidr"]), tuple(sorted(map(_cidr, block.get("except") or ()))))
+        return IpBlock(read.cidr(block["cidr"]), tuple(sorted(map(read.cidr, read.texts(block.get("except"))))))
     return PodPeer(_optional_selector(peer.get("namespaceSelector")), _optional_selector(peer.get("podSelector")))
 
 
@@ -216,30 +225,34 @@ def _optional_selector(document: Document | None) -> Selector | None:
 
 
 def _policy_port(port: Document) -> PolicyPort:
-    end = port.get("endPort")
-    return PolicyPort(port.get("protocol") or "TCP", port.get("port"), None if end is None else int(end))
+    number, end = port.get("port"), port.get("endPort")
+    return PolicyPort(
+        read.protocol(port.get("protocol")),
+        None if number is None else read.port_or_name(number),
+        None if end is None else read.port(end),
+    )
 
 
 def _attachment(meta: Meta, document: Document) -> Attachment:
     spec = _spec(document)
     return Attachment(
         meta=meta,
-        network=spec["network"],
-        container_id=spec["containerID"],
-        ifname=spec["ifname"],
-        netns=spec.get("netns") or "",
-        pod_namespace=spec["podNamespace"],
-        pod_name=spec["podName"],
-        host_ifname=spec["hostIfname"],
-        mac=spec["mac"],
-        ips=tuple(spec["ips"]),
-        mode=spec["mode"],
-        mtu=int(spec["mtu"]),
-        boot_id=spec.get("bootID") or "",
-        netns_id=spec.get("netnsID") or "",
+        network=read.text(spec["network"]),
+        container_id=read.text(spec["containerID"]),
+        ifname=read.text(spec["ifname"]),
+        netns=read.text(spec.get("netns")),
+        pod_namespace=read.text(spec["podNamespace"]),
+        pod_name=read.text(spec["podName"]),
+        host_ifname=read.text(spec["hostIfname"]),
+        mac=read.text(spec["mac"]),
+        ips=read.addresses(spec["ips"]),
+        mode=read.text(spec["mode"]),
+        mtu=read.whole(spec["mtu"], 0, 65536),
+        boot_id=read.text(spec.get("bootID")),
+        netns_id=read.text(spec.get("netnsID")),
         confirmed=bool(spec.get("confirmed")),
         pod_declared=bool(spec.get("podDeclared")),
-        aliases=tuple(spec.get("aliases") or ()),
+        aliases=read.texts(spec.get("aliases")),
     )
 
 

@@ -13,6 +13,9 @@ from fairway_core.model.service import SERVICE_NAME_LABEL, Endpoint, EndpointSli
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "fairway.dev"
 
+DERIVED = ":"
+"""Part of every derived slice's name and of no stored one's, because object names are DNS names: the two never meet."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Backend:
@@ -83,7 +86,7 @@ def _slice(
 ) -> EndpointSlice:
     family, ports = group
     labels = {SERVICE_NAME_LABEL: service.meta.name, MANAGED_BY: MANAGER}
-    meta = Meta(f"{service.meta.name}-fairway-{number}", service.meta.namespace, labels)
+    meta = Meta(f"{service.meta.name}{DERIVED}{number}", service.meta.namespace, labels)
     return EndpointSlice(meta, service.meta.name, family, tuple(endpoints), ports)
 
 

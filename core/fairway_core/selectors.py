@@ -66,10 +66,21 @@ def selector_from_labels(labels: Labels) -> Selector:
 
 
 def selector_from_document(document: Mapping[str, Any]) -> Selector:
-    """Read a validated LabelSelector document: matchLabels and matchExpressions are ANDed."""
+    """Read a LabelSelector document: matchLabels and matchExpressions are ANDed.
+
+    Raises KeyError, TypeError or ValueError for one that Kubernetes would refuse: misread, it could select what it should not.
+    """
     pairs = selector_from_labels(document.get("matchLabels") or {}).requirements
-    expressions = tuple(
-        Requirement(item["key"], item["operator"], tuple(sorted(item.get("values") or ())))
-        for item in document.get("matchExpressions") or ()
-    )
+    expressions = tuple(_requirement(item) for item in document.get("matchExpressions") or ())
+    if not all(isinstance(text, str) for item in (*pairs, *expressions) for text in (item.key, *item.values)):
+        raise TypeError("label keys and values are text")
     return Selector(tuple(sorted({*pairs, *expressions})))
+
+
+def _requirement(item: Mapping[str, Any]) -> Requirement:
+    operator, values = item["operator"], item.get("values") or ()
+    if operator not in OPERATORS:
+        raise ValueError(f"unknown operator {operator!r}; known: {', '.join(sorted(OPERATORS))}")
+    if isinstance(values, str) or bool(values) != (operator in (IN, NOT_IN)):
+        raise ValueError(f"operator {operator} with values {values!r}")
+    return Requirement(item["key"], operator, tuple(sorted(set(values))))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from rpds import HashTrieMap, HashTrieSet
 
-from fairway_core.endpoints import MANAGED_BY, MANAGER, derive_slices
+from fairway_core.endpoints import DERIVED, derive_slices
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, EndpointSlice, Namespace, NetworkPolicy, Node, Object, Pod, Service
 from fairway_core.selectors import Labels, Selector
@@ -100,13 +100,18 @@ class World:
     index: HashTrieMap[IndexKey, HashTrieSet[Key]] = HashTrieMap()
 
     def apply(self, changes: Sequence[Change], revision: int) -> tuple[World, frozenset[Key]]:
-        """The world after `changes`, and the keys whose objects differ from before, derived ones included."""
+        """The world after `changes`, and the keys whose objects differ from before, derived ones included.
+
+        A change to a derived slice is ignored: it belongs to nobody but its service.
+        """
         editor = _Editor(self)
         for change in changes:
-            editor.put(change.key, change.value)
+            if not (self.derive_endpoints and change.key.kind == "EndpointSlice" and DERIVED in change.key.name):
+                editor.put(change.key, change.value)
         if self.derive_endpoints:
             _rederive(editor, self)
-        return editor.finish(revision), frozenset(editor.touched)
+        differing = (key for key in editor.touched if self.objects.get(key) != editor.objects.get(key))
+        return editor.finish(revision), frozenset(differing)
 
     def get(self, key: Key) -> Object | None:
         """The object at `key`, or None."""
@@ -224,7 +229,8 @@ def _rederive(editor: _Editor, before: World) -> None:
     for service_key in _services_concerned(editor.touched, before, now):
         service = now.objects.get(service_key)
         wanted: dict[Key, Object] = {}
-        if isinstance(service, Service) and service.selector is not None:
+        # An empty selector selects nothing here: Kubernetes leaves the endpoints of such a service to whoever writes them.
+        if isinstance(service, Service) and service.selector and service.selector.requirements:
             pods = now.pods_matching(service.meta.namespace, service.selector)
             wanted = {item.meta.key("EndpointSlice"): item for item in derive_slices(service, pods)}
         for old in before.slices_of(service_key.namespace, service_key.name):
@@ -237,7 +243,7 @@ def _rederive(editor: _Editor, before: World) -> None:
 
 def is_derived(item: EndpointSlice) -> bool:
     """Whether the slice was computed by the World, not stored by anybody."""
-    return item.meta.labels.get(MANAGED_BY) == MANAGER
+    return DERIVED in item.meta.name
 
 
 def _services_concerned(touched: Iterable[Key], before: World, now: World) -> set[Key]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway_core.delta import DeltaTracker
+from fairway_core.delta import Delta, DeltaTracker
 from fairway_core.endpoints import backends, usable
 from fairway_core.keys import Key
 from fairway_core.model import Endpoint, EndpointSlice, Meta, Object, Service, ServicePort, SlicePort, family_of
 from fairway_core.world import Change, World
 from fairway_kernel.nft.objects import Elements, ElementValue, Slot
 from fairway_proxy.compile import ServiceCompiler
-from fairway_proxy.marks import AFFINITY_BIT, class_of
+from fairway_proxy.marks import AFFINITY_BIT, class_of, ct_mark_of
 from fairway_proxy.slots import slot_count
 from fairway_proxy.trace import Trace, trace
 
 NAMES = ("a", "b", "c")
+FRONTENDS = ("svc4", "svc6", "svc_nodeport4", "svc_nodeport6")
+MARKED = ("eps4", "eps6", "eps_sticky4", "eps_sticky6", "svc_epid4", "svc_epid6", "svc_afftime")
 NODE = "192.0.2.1"
 PORTS = (
     ServicePort(80, "TCP", "web", 8080, 30080),
@@ -167,6 +169,16 @@ def test_every_history_gives_the_meaning_of_its_last_world(history: list[list[Ch
     assert len(fresh) == len(machine.tracker.actual)
 
 
+def disturbs_traffic(delta: Delta[Slot, ElementValue], actual: Elements) -> set[Slot]:
+    """Changed elements that packets can meet: not those of a service that lost all its frontends to another one."""
+    frontends = {slot for slot in actual if slot.set in FRONTENDS}
+    live = {ct_mark_of(int(actual[slot][0])) for slot in frontends}
+    changed = {*delta.add, *delta.change, *delta.delete}
+    return {
+        slot for slot in changed if slot.set in FRONTENDS or (slot.set in MARKED and ct_mark_of(int(str(slot.key[0]))) in live)
+    }
+
+
 @settings(max_examples=60, deadline=None)
 @given(HISTORY)
 def test_a_restart_after_any_history_changes_nothing(history: list[list[Change]]) -> None:
@@ -180,4 +192,4 @@ def test_a_restart_after_any_history_changes_nothing(history: list[list[Change]]
     again.compiler.learn(machine.tracker.actual)
     for owner, elements in again.compiler.update(World(), world, frozenset(world.objects)).items():
         again.tracker.declare(owner, elements)
-    assert not again.tracker.pending()
+    assert not disturbs_traffic(again.tracker.pending(), machine.tracker.actual)
