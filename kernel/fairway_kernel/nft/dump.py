@@ -70,6 +70,7 @@ class KernelReader:
             elements=self._elements(layout, shapes) if elements else {},
             layout_hash=digest_in(names, LAYOUT_PREFIX),
             rules_hash=digest_in(names, RULES_PREFIX),
+            markers=frozenset(filter(is_marker, names)),
             shapes=shapes,
             chain_states=plain,
             dormant=bool(flags & _DORMANT),

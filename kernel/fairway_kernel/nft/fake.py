@@ -116,6 +116,7 @@ class FakeRunner:
             elements=dict(self._read_elements(found, layout)) if elements else {},
             layout_hash=digest_in(names, LAYOUT_PREFIX),
             rules_hash=digest_in(names, RULES_PREFIX),
+            markers=frozenset(filter(is_marker, names)),
             shapes={name: shape_of(item.decl) for name, item in found.sets.items()},
             chain_states=states,
             dormant=found.dormant,
@@ -233,9 +234,7 @@ class _Draft:
 
     def _targets(self, table: _Table, besides: tuple[tuple[int, str], ...]) -> set[str]:
         rules = (rule for chain in table.chains.values() if chain.rules is not besides for _handle, rule in chain.rules)
-        verdicts = (
-            value for item in table.sets.values() if item.decl.value == ("verdict",) for value in item.items.values()
-        )
+        verdicts = (value for item in table.sets.values() if item.decl.value == ("verdict",) for value in item.items.values())
         return {name for text in (*rules, *map(str, verdicts)) for name in _TARGET.findall(text)}
 
     def _add_rules(self, operation: AddRules) -> None:

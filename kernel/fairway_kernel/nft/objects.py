@@ -137,6 +137,7 @@ class TableState:
     elements: Elements = field(default_factory=dict)
     layout_hash: str = ""
     rules_hash: str = ""
+    markers: frozenset[str] = frozenset()
     shapes: Mapping[str, SetShape] = field(default_factory=dict)
     chain_states: Mapping[str, ChainState] = field(default_factory=dict)
     dormant: bool = False

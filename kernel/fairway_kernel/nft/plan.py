@@ -6,12 +6,12 @@ the old table or the new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fairway_kernel.nft.fields import same_elements, shape_of
-from fairway_kernel.nft.markers import layout_digest, layout_marker, part_of, rules_digest, rules_marker
-from fairway_kernel.nft.objects import Chain, Elements, ElementValue, Layout, SetDecl, Slot, Table, TableState
+from fairway_kernel.nft.fields import MAP, same_elements, shape_of
+from fairway_kernel.nft.markers import RULES_PREFIX, layout_digest, layout_marker, rules_digest, rules_marker
+from fairway_kernel.nft.objects import Chain, Elements, Layout, SetDecl, Table, TableState
 from fairway_kernel.nft.transaction import (
     AddChain,
     AddElements,
@@ -106,9 +106,10 @@ class _Rewrite:
         self.tx.add(AddTable(self.table))
         self._empty_chains()
         self._drop_elements(kept, {decl.name for decl in renewed})
-        self._remove_chains()
-        self.tx.add(*(DeleteSet(self._as_decl(name)) for name in sorted(self.state.sets - set(_names(self.part)))))
+        # Sets before chains: a verdict map holds on to the chains it names.
+        self.tx.add(*(DeleteSet(self._present(name)) for name in sorted(self.state.sets - set(_names(self.part)))))
         self.tx.add(*(DeleteSet(decl) for decl in renewed))
+        self._remove_chains()
         self._mark()
         self.tx.add(*(AddSet(decl) for decl in self.part.sets))
         self.tx.add(*_fill(self.part, self.current).operations)
@@ -144,25 +145,21 @@ class _Rewrite:
             if name not in layout or self.state.chain_states[name].base:
                 self.tx.add(DeleteChain(Chain(name, table=self.table)))
 
-    def _as_decl(self, name: str) -> SetDecl:
-        return SetDecl(name, ("mark",), table=self.table)
+    def _present(self, name: str) -> SetDecl:
+        """Enough of a declaration to delete the set by."""
+        is_map = bool(self.state.shapes[name].flags & MAP)
+        return SetDecl(name, (), ("mark",) if is_map else None, table=self.table)
 
     def _mark(self) -> None:
-        if self.state.rules_hash:
-            self.tx.add(DeleteChain(rules_marker(self.table, self.state.rules_hash)))
-        if self.state.layout_hash:
-            self.tx.add(DeleteChain(layout_marker(self.table, self.state.layout_hash)))
+        self.tx.add(*(DeleteChain(Chain(name, table=self.table)) for name in sorted(self.state.markers)))
         self.tx.add(AddChain(layout_marker(self.table, layout_digest(self.part))))
 
 
-def _readd(kept: Elements, renewed: list[SetDecl]) -> list[AddElements]:
-    result = []
+def _readd(kept: Elements, renewed: Sequence[SetDecl]) -> Iterator[AddElements]:
     for decl in renewed:
-        items: list[tuple[tuple[object, ...], ElementValue]] = []
-        items = [(slot.key, value) for slot, value in kept.items() if slot.set == decl.name]
+        items = tuple((slot.key, value) for slot, value in kept.items() if slot.set == decl.name)
         if items:
-            result.append(AddElements(decl, tuple(items)))
-    return result
+            yield AddElements(decl, items)
 
 
 def stamp(table: Table, state: TableState) -> Transaction:
@@ -170,10 +167,6 @@ def stamp(table: Table, state: TableState) -> Transaction:
     digest = rules_digest(state.chain_states)
     if digest == state.rules_hash:
         return Transaction()
-    tx = Transaction()
-    if state.rules_hash:
-        tx.add(DeleteChain(rules_marker(table, state.rules_hash)))
+    old = (name for name in sorted(state.markers) if name.startswith(RULES_PREFIX))
+    tx = Transaction().add(*(DeleteChain(Chain(name, table=table)) for name in old))
     return tx.add(AddChain(rules_marker(table, digest)))
-
-
-__all__ = ["Slot", "Structure", "part_of", "plan_structure", "stamp", "tables_of"]
