@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairway_core.errors import UserError
+from fairway_core.errors import ConflictError, UserError
 from fairway_kernel import netns
 from fairway_netlab.attach import attach, detach
 from fairway_netlab.control import call
@@ -156,6 +156,7 @@ def up(topology: Topology, root: Path = DEFAULT_ROOT, base: Path | None = None, 
     """
     check_machine()
     state = LabState(topology, root)
+    _refuse_taken(state.plan)
     state.claim()
     guard: Guard | None = None
     try:
@@ -165,6 +166,13 @@ def up(topology: Topology, root: Path = DEFAULT_ROOT, base: Path | None = None, 
     except BaseException:
         Lab(state, guard).down()
         raise
+
+
+def _refuse_taken(plan: LabPlan) -> None:
+    """What is there before us is not ours to remove, whatever its name."""
+    taken = [] if plan.directory.exists() else [name for name in plan.namespaces if (NETNS_DIR / name).exists()]
+    if taken:
+        raise ConflictError(f"network namespaces of these names exist: {', '.join(taken)}; remove them with: ip netns del NAME")
 
 
 def attached_lab(name: str, root: Path = DEFAULT_ROOT) -> Lab:
