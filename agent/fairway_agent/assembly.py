@@ -151,11 +151,9 @@ class Agent:
                 upstreams=given,
                 state=str(paths.state / f"zone-{number}.json"),
                 domain=config.cluster.domain,
-                own_ranges=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
+                private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
             )
-            stem = paths.run / f"dns-{number}"
-            argv = worker.argv(sys.executable)
-            made.append(WorkerSupervisor(argv, stem.with_suffix(".pid"), stem.with_suffix(".log"), log))
+            made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log))
         return made
 
     def _attachments(

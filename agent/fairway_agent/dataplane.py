@@ -49,6 +49,7 @@ class Dataplane:
         layout = sum((compiler.layout for compiler in self._compilers), Layout())
         self.tables = NftTables(runner, layout, log)
         self._generation = 0
+        self._judged = False
 
     def adopt(self) -> None:
         """Take over what the kernel holds, flushing nothing; numbers found there are kept in use."""
@@ -67,9 +68,12 @@ class Dataplane:
     def retry(self) -> Applied:
         """Commit whatever is still pending."""
         delta = self.tables.commit()
-        bumped = self._generation == 0 or self._policy.tightens(delta)
+        # At start always: the agent may have died between a change that took rights away and its bump.
+        bumped = not self._judged or self._policy.tightens(delta)
         if bumped:
+            self._judged = False
             self._bump()
+            self._judged = True
         return Applied(len(delta), bumped)
 
     def _bump(self) -> None:

@@ -30,7 +30,7 @@ class Metrics:
             "fairway_drift_repairs", "Kernel objects put back after a foreign change", ["part"], registry=self.registry
         )
         self.cni = Histogram(
-            "fairway_cni_seconds", "Time to answer a CNI request", ["command", "code"], buckets=SECONDS, registry=self.registry
+            "fairway_cni_seconds", "Time to answer a CNI request", ["command", "exit"], buckets=SECONDS, registry=self.registry
         )
 
     def observe_step(self, seconds: float, applied: Applied) -> None:
