@@ -14,10 +14,12 @@ from fairway_cni.result import render_result
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`exit_code` goes to the header X-Fairway-Exit; `body` is a CNI result, a CNI error or empty."""
+    """`exit_code` goes to the header X-Fairway-Exit; `body` is a CNI result, a CNI error or empty. `command` is for metrics:
+    one of CNI's, or "unknown"."""
 
     exit_code: int
     body: bytes
+    command: str = "unknown"
 
 
 class CniHandler:
@@ -35,12 +37,12 @@ class CniHandler:
             self._log.warning("CNI call refused: %s", fault)
             return Answer(1, body_of(fault, version_of(body)))
         try:
-            return Answer(0, await self._carry_out(request))
+            return Answer(0, await self._carry_out(request), request.command)
         except Exception as fault:
             error = as_cni_error(fault)
             unexpected = error.code == faults.INTERNAL
             self._log.warning("CNI %s failed: %s", _words(request), error, exc_info=fault if unexpected else None)
-            return Answer(1, body_of(error, request.config.cni_version))
+            return Answer(1, body_of(error, request.config.cni_version), request.command)
 
     async def _carry_out(self, request: Request) -> bytes:
         if request.command == "ADD":
