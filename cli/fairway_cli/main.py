@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return cli.main(arguments, prog_name="fairway", standalone_mode=False) or OK
+        return _invoke(arguments)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         return _complain(INVALID, f"{error.format_message()}{hint}")
@@ -94,6 +94,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         return max(_report(error) for error in group.exceptions)
     except FairwayError as error:
         return _report(error)
+
+
+def _invoke(arguments: Sequence[str] | None) -> int:
+    if "_FAIRWAY_COMPLETE" in os.environ:
+        return cli.main(arguments, prog_name="fairway", standalone_mode=False) or OK
+    # Not `cli.main`, which prints an empty line for Ctrl-C and ends the process itself for a broken pipe.
+    try:
+        with cli.make_context("fairway", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return cli.invoke(context) or OK
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _report(error: Exception) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -89,6 +90,7 @@ def _watch(client: Client, kind: Kind, scope: str, names: tuple[str, ...], selec
         if event["type"] == "SYNC":
             if show and not synced and known:
                 show(list(known.values()))
+                sys.stdout.flush()
             synced = True
             continue
         key = _key(kind, event)
@@ -103,6 +105,7 @@ def _watch(client: Client, kind: Kind, scope: str, names: tuple[str, ...], selec
             _print_event(event, document, kind, output)
         elif synced and document:
             show([document])
+            sys.stdout.flush()
     return 0
 
 
@@ -118,3 +121,4 @@ def _print_event(event: dict[str, Any], document: dict[str, Any] | None, kind: K
         print("---\n" + to_yaml(event), end="", flush=True)
     elif document:
         print_names([document], kind)
+        sys.stdout.flush()
