@@ -34,7 +34,7 @@ def resolve(text: str) -> Scalar:
     integer = _INTEGER.fullmatch(text)
     if integer:
         return _integer(integer)
-    return _float(text) if _FLOAT.fullmatch(text) else text
+    return finite(text) if _FLOAT.fullmatch(text) else text
 
 
 def _integer(match: re.Match[str]) -> int:
@@ -45,7 +45,8 @@ def _integer(match: re.Match[str]) -> int:
     return -magnitude if sign == "-" else magnitude
 
 
-def _float(text: str) -> float:
+def finite(text: str) -> float:
+    """The number. Raises ValueError for one too large to carry."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError("number too large")

@@ -27,7 +27,7 @@ from yaml.events import (
 )
 
 from fairway_core.documents.errors import REPORTED, InvalidDocuments, Path, field_text, shown
-from fairway_core.documents.scalars import resolve
+from fairway_core.documents.scalars import finite, resolve
 from fairway_core.errors import Place, UserError
 
 MAX_SIZE = 64 << 20
@@ -116,19 +116,23 @@ def _decode(source: str, text: str | bytes) -> str:
 
 
 def _read(reader: _Reader, text: str) -> list[Parsed]:
+    """The documents; faults go to `reader.errors`. What is JSON is read as JSON, and YAML only tells where things stand.
+
+    The two differ in escapes and white space (a fault in YAML, then places are unknown) and in U+0085, U+2028 and U+2029, which
+    YAML 1.1 folds like line breaks.
+    """
+    exact = _read_json(text)
     documents: list[Parsed] = []
     try:
         documents.extend(reader.documents())
     except (YAMLError, ValueError) as fault:
-        # JSON has escapes and white space that YAML 1.1 lacks; if it is JSON, only the line numbers are lost.
-        from_json = _read_json(text)
-        if from_json is not None:
+        if exact is not None:
             reader.errors.clear()
-            return [Parsed(from_json, reader.source, None)]
+            return [Parsed(exact, reader.source, None)]
         reader.errors.append(_syntax_error(reader.source, fault))
     except _Stop:
         pass
-    return documents
+    return documents if exact is None else [Parsed(exact, reader.source, item.spot) for item in documents]
 
 
 def _syntax_error(source: str, fault: Exception) -> UserError:
@@ -145,7 +149,7 @@ def _read_json(text: str) -> Any:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=finite)
         _measure(value, MAX_DEPTH)
         return value
     except (ValueError, RecursionError):
