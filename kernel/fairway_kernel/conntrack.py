@@ -1,8 +1,8 @@
 """Connection tracking entries: forget by address, service or mark; clear mark bits.
 
 Promise: what matches is gone when the call returns. Kernels that filter deletions themselves (CTA_FILTER on delete, Linux 6.11)
-get one request; older ones are asked for the matching entries (filtered by the kernel from 5.8 on, here before), which are then
-deleted one by one. No request without a tuple or a mark is ever sent, as that would mean all entries.
+get one request per match; for older ones, and for IPv6 addresses, the entries are listed, compared here, and deleted one by one.
+No request without an address or a mark is ever sent, as that would mean all entries.
 Source: linux/netfilter/nfnetlink_conntrack.h; net/netfilter/nf_conntrack_netlink.c for what is filtered where.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
@@ -20,7 +20,6 @@ from fairway_kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,
     NetlinkSocket,
-    Reply,
     Request,
     SocketPool,
     attr,
@@ -83,6 +82,12 @@ class Match:
         return _agrees(self.orig, entry.orig) and _agrees(self.reply, entry.reply)
 
     @property
+    def needle(self) -> bytes:
+        """Bytes that every matching entry contains."""
+        named = (self.orig.src, self.orig.dst, self.reply.src, self.reply.dst)
+        return next((ip_address(item).packed for item in named if item), b"")
+
+    @property
     def families(self) -> tuple[int, ...]:
         """The address families it can match; none if it names addresses of both."""
         named = {_family(item) for item in (self.orig.src, self.orig.dst, self.reply.src, self.reply.dst) if item}
@@ -118,33 +123,27 @@ class Conntrack:
         IP), `reply_src` what it was sent to. Raises ValueError if nothing is given and KernelError.
         """
         match = Match(protocol, Tuple(orig_src, orig_dst, 0, orig_dst_port), Tuple(reply_src, reply_dst, reply_src_port), mark)
-        if address is None:
-            return self.forget(match)
-        total: int | None = 0
-        for place in _anywhere(match, address):
-            number = self.forget(place)
-            total = None if number is None or total is None else total + number
-        return total
+        return self.forget([match] if address is None else list(_anywhere(match, address)))
 
     def flush_address(self, address: str) -> int | None:
         """Forget everything an address takes part in, as sender or receiver, before or after translation."""
         return self.delete(address)
 
-    def forget(self, match: Match) -> int | None:
-        """Forget what matches; the number, or None where the kernel does not say. Raises ValueError for an empty match."""
-        if match == Match():
+    def forget(self, matches: Sequence[Match]) -> int | None:
+        """Forget what matches any; the number, or None where the kernel does not say. Raises ValueError for an empty match."""
+        if Match() in matches:
             raise ValueError("refusing to forget every connection of the node")
         with self._pool.lend() as channel:
-            if self._filtered_delete and _filter_is_enough(match):
+            if self._filtered_delete and all(map(_filter_is_enough, matches)):
                 try:
-                    channel.transact([_delete_filtered(match, family) for family in match.families])
+                    channel.transact([_delete_filtered(match, family) for match in matches for family in match.families])
                     return None
                 except KernelError as error:
                     if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT, errno.ERANGE):
                         raise
                     # Older kernels read the filter as one whole tuple and find it incomplete; they will not learn.
                     self._filtered_delete = False
-            return _delete_each(channel, match)
+            return _delete_each(channel, matches)
 
     def sweep_mark(self, mask: int) -> int:
         """Clear the bits of `mask` in the mark of every entry, other bits untouched; the number of entries changed."""
@@ -160,9 +159,8 @@ class Conntrack:
 
     def entries(self, match: Match | None = None) -> list[Entry]:
         """The tracked connections that match, in no particular order."""
-        wanted = match or Match()
         with self._pool.lend() as channel:
-            return [entry for family in wanted.families for _, entry in _matching(channel, wanted, family)]
+            return [entry for _, entry in _matching(channel, [match or Match()])]
 
     def close(self) -> None:
         self._pool.close()
@@ -192,20 +190,23 @@ def _family(address: str) -> int:
 
 
 def _filter_is_enough(match: Match) -> bool:
-    """Whether the kernel's own filter can express the match: it needs an address, or a mark alone."""
+    """Whether the kernel's own filter can be trusted with the match: IPv4 addresses with anything, or a mark alone.
+
+    Never IPv6 addresses: ctnetlink_filter_match_tuple compares them the wrong way round (seen on 6.18) and would delete every
+    connection but the ones meant.
+    """
     if match.orig == Tuple() and match.reply == Tuple():
         return match.protocol is None and match.mark is not None
     # A whole tuple would be taken by older kernels for one entry, whatever else the filter says.
     whole = (item.src and item.dst and item.src_port and item.dst_port for item in (match.orig, match.reply))
-    return len(match.families) == 1 and not any(whole)
+    return match.families == (AF_INET,) and not any(whole)
 
 
-def _tuple_filter(wanted: Tuple, family: int, protocol: int | None) -> tuple[int, bytes]:
+def _tuple_filter(wanted: Tuple, protocol: int | None) -> tuple[int, bytes]:
     """(filter flags, contents of the tuple attribute) for one direction."""
-    flags, source, target = 0, CTA_IP_V6_SRC if family == AF_INET6 else CTA_IP_V4_SRC, 0
-    target = source + 1 if family == AF_INET else CTA_IP_V6_DST
+    flags = 0
     parts: list[bytes] = []
-    for flag, kind, address in ((FILTER_SRC, source, wanted.src), (FILTER_DST, target, wanted.dst)):
+    for flag, kind, address in ((FILTER_SRC, CTA_IP_V4_SRC, wanted.src), (FILTER_DST, CTA_IP_V4_DST, wanted.dst)):
         if address:
             flags |= flag
             parts.append(attr(kind, ip_address(address).packed))
@@ -224,8 +225,8 @@ def _tuple_filter(wanted: Tuple, family: int, protocol: int | None) -> tuple[int
     return flags, body + nest(CTA_TUPLE_PROTO, *ports)
 
 
-def _filter(match: Match, family: int) -> bytes:
-    """The match as attributes for a dump or a deletion that the kernel filters."""
+def _filter(match: Match) -> bytes:
+    """The match as attributes of a deletion that the kernel filters; IPv4 addresses only."""
     parts: list[bytes] = []
     flags: list[bytes] = []
     for place, flag, wanted in (
@@ -234,7 +235,7 @@ def _filter(match: Match, family: int) -> bytes:
     ):
         if wanted == Tuple():
             continue
-        bits, body = _tuple_filter(wanted, family, match.protocol)
+        bits, body = _tuple_filter(wanted, match.protocol)
         parts.append(nest(place, body))
         flags.append(attr_u32(flag, bits))
     if flags:
@@ -248,35 +249,33 @@ def _header(family: int) -> bytes:
     return NFGENMSG.pack(family, 0, 0)
 
 
-def _dump(family: int, filtered: bytes = b"") -> Request:
-    return Request(CT_GET, _header(family) + filtered, "list connections", NLM_F_DUMP)
+def _dump(family: int) -> Request:
+    return Request(CT_GET, _header(family), "list connections", NLM_F_DUMP)
 
 
 def _delete_filtered(match: Match, family: int) -> Request:
-    return Request(CT_DELETE, _header(family) + _filter(match, family), "forget connections")
+    return Request(CT_DELETE, _header(family) + _filter(match), "forget connections")
 
 
-def _delete_each(channel: NetlinkSocket, match: Match) -> int:
-    requests = [_delete_exact(payload) for family in match.families for payload, _ in _matching(channel, match, family)]
+def _delete_each(channel: NetlinkSocket, matches: Sequence[Match]) -> int:
+    requests = [_delete_exact(payload) for payload, _ in _matching(channel, matches)]
     channel.transact(requests)
     return len(requests)
 
 
-def _matching(channel: NetlinkSocket, match: Match, family: int) -> Iterator[tuple[bytes, Entry]]:
-    for reply in _candidates(channel, match, family):
-        entry = _entry(reply.payload)
-        if match(entry):
-            yield reply.payload, entry
-
-
-def _candidates(channel: NetlinkSocket, match: Match, family: int) -> Iterable[Reply]:
-    """Entries that may match; where the kernel does not take the filter, all of the family."""
-    try:
-        return channel.query(_dump(family, _filter(match, family)))
-    except KernelError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-        return channel.query(_dump(family))
+def _matching(channel: NetlinkSocket, matches: Sequence[Match]) -> Iterator[tuple[bytes, Entry]]:
+    """Entries that match any, from one listing per family."""
+    for family in (AF_INET, AF_INET6):
+        concerned = [match for match in matches if family in match.families]
+        if not concerned:
+            continue
+        needles = [match.needle for match in concerned]
+        for reply in channel.query(_dump(family)):
+            # Most entries are ruled out without decoding them.
+            if any(needle in reply.payload for needle in needles):
+                entry = _entry(reply.payload)
+                if any(match(entry) for match in concerned):
+                    yield reply.payload, entry
 
 
 def _exact(payload: bytes) -> bytes:

@@ -32,6 +32,7 @@ from fairway_kernel.link.rtnl import (
     RTA_MULTIPATH,
     RTA_OIF,
     RTA_PRIORITY,
+    RTA_TABLE,
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELNEIGH,
@@ -149,6 +150,7 @@ def route_of(payload: bytes) -> Route:
         length, _, _, device = struct.unpack_from("=HBBi", hops)
         gateway = attributes(hops[:length], 8).get(RTA_GATEWAY, b"")
     destination = _text(found.get(RTA_DST, b""))
+    table = u32(found[RTA_TABLE]) if RTA_TABLE in found else table
     return Route(destination, bits, protocol, device, _text(gateway), u32(found.get(RTA_PRIORITY, NO_ATTRIBUTE)), table)
 
 

@@ -136,8 +136,8 @@ class KernelLinks:
     def _undo(self, channel: NetlinkSocket, veth: Veth) -> None:
         # The failure that led here is what the caller must see.
         with suppress(KernelError):
-            self._forget(channel, veth.ips)
-        with suppress(KernelError):
+            device = self._devices.index(veth.master or veth.host_ifname) or 0
+            channel.attempt([item for address in veth.ips for item in _forget_requests(address, device)])
             channel.transact([delete_link(veth.host_ifname)])
 
     def _forget(self, channel: NetlinkSocket, ips: Sequence[str]) -> None:
@@ -146,8 +146,12 @@ class KernelLinks:
         for address in ips:
             device = _device_of(channel, address)
             if device:
-                requests += [delete_host_route(address), delete_neighbour(address, device)]
+                requests += _forget_requests(address, device)
         channel.transact(requests)
+
+
+def _forget_requests(address: str, device: int) -> list[Request]:
+    return [delete_host_route(address), delete_neighbour(address, device)]
 
 
 def _device_of(channel: NetlinkSocket, address: str) -> int:
@@ -168,7 +172,12 @@ def _configure_inside(veth: Veth) -> None:
     devices, channel = Devices(), NetlinkSocket()
     try:
         index = devices.need(veth.ifname)
-        channel.transact(wiring.inside(veth, index) + wiring.default_routes(veth, index))
+        channel.transact(wiring.inside(veth, index))
+        failures = [item for item in channel.attempt(wiring.default_routes(veth, index)) if item is not None]
+        if any(item.errno != errno.EEXIST for item in failures):
+            raise failures[0]
+        if failures:
+            channel.transact(wiring.source_routes(veth, index))
     finally:
         channel.close()
         devices.close()

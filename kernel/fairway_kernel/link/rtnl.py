@@ -28,6 +28,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWRULE = 32
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP = 0x1
@@ -51,12 +52,15 @@ IFA_F_NODAD = 0x02
 FOREVER = 0xFFFFFFFF
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 9, 15
-RT_TABLE_MAIN = 254
+RT_TABLE_UNSPEC, RT_TABLE_MAIN = 0, 254
 RTN_UNICAST = 1
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RT_SCOPE_NOWHERE = 0, 253, 254, 255
 RTNH_F_ONLINK = 4
 RTM_F_FIB_MATCH = 0x2000
+
+FRA_SRC, FRA_TABLE = 2, 15
+FR_ACT_TO_TBL = 1
 
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
@@ -66,6 +70,7 @@ IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
+FIB_RULE = struct.Struct("=BBBBBxxBI")
 
 
 def family(address: str) -> int:
@@ -170,17 +175,23 @@ def match_route(address: str) -> Request:
     return Request(RTM_GETROUTE, kind + attr(RTA_DST, packed(address)), f"look up route to {address}")
 
 
-def default_route(gateway: str, index: int, metric: int = 0) -> Request:
+def default_route(gateway: str, index: int, table: int = RT_TABLE_MAIN) -> Request:
     """A default route through a gateway that no address covers (on-link)."""
-    kind = RTMSG.pack(family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK)
-    body = kind + attr(RTA_GATEWAY, packed(gateway)) + attr_u32(RTA_OIF, index)
-    body += attr_u32(RTA_PRIORITY, metric) if metric else b""
+    kind = RTMSG.pack(family(gateway), 0, 0, 0, RT_TABLE_UNSPEC, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK)
+    body = kind + attr_u32(RTA_TABLE, table) + attr(RTA_GATEWAY, packed(gateway)) + attr_u32(RTA_OIF, index)
     return Request(RTM_NEWROUTE, body, f"default route through {gateway}", NLM_F_CREATE | NLM_F_EXCL)
 
 
-def dump_routes(version: int, protocol: int = 0) -> Request:
-    """List the main table of one family; kernels before 4.20 ignore the filters, so the reader filters too."""
-    kind = RTMSG.pack(version, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
+def source_rule(address: str, table: int) -> Request:
+    """What is sent from `address` looks in `table` first; an equal rule counts as done."""
+    kind = FIB_RULE.pack(family(address), 0, host_bits(address), 0, RT_TABLE_UNSPEC, FR_ACT_TO_TBL, 0)
+    body = kind + attr(FRA_SRC, packed(address)) + attr_u32(FRA_TABLE, table)
+    return Request(RTM_NEWRULE, body, f"routing rule from {address}", NLM_F_CREATE | NLM_F_EXCL, (errno.EEXIST,))
+
+
+def dump_routes(version: int, protocol: int = 0, table: int = RT_TABLE_MAIN) -> Request:
+    """List one family's routes of one table (0: of all); kernels before 4.20 ignore the filters, so the reader filters too."""
+    kind = RTMSG.pack(version, 0, 0, 0, table, protocol, 0, 0, 0)
     return Request(RTM_GETROUTE, kind, "list routes", NLM_F_DUMP)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
@@ -14,6 +14,7 @@ from fairway_kernel.link.rtnl import (
     AF_INET,
     AF_INET6,
     RT_TABLE_MAIN,
+    RT_TABLE_UNSPEC,
     dump_addresses,
     dump_links,
     dump_neighbours,
@@ -85,7 +86,7 @@ def _inside(ifname: str) -> InsideState:
                 return InsideState(exists=False)
             raise
         ips = [item.address for item in decode.addresses(channel.query(dump_addresses())) if _is_given(item, found.index)]
-        defaults = [item for version in FAMILIES for item in _main(channel, version) if _is_default(item, found.index)]
+        defaults = [item for version in FAMILIES for item in _all(channel, version) if _is_default(item, found.index)]
     finally:
         channel.close()
     return InsideState(
@@ -114,6 +115,10 @@ def _to_host(item: decode.Route) -> bool:
 def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:
     found = [item for version in FAMILIES for item in decode.routes(channel.query(dump_routes(version, ROUTE_PROTOCOL)))]
     return [item for item in found if item.protocol == ROUTE_PROTOCOL and item.table == RT_TABLE_MAIN]
+
+
+def _all(channel: NetlinkSocket, version: int) -> Iterator[decode.Route]:
+    return decode.routes(channel.query(dump_routes(version, table=RT_TABLE_UNSPEC)))
 
 
 def _main(channel: NetlinkSocket, version: int) -> Sequence[decode.Route]:

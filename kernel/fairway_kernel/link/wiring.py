@@ -6,7 +6,6 @@ is one, so the host end is made down and comes up last, when it is isolated alre
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
 from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, VETH_GROUP, Veth
@@ -33,6 +32,7 @@ from fairway_kernel.link.rtnl import (
     IFLA_NUM_TX_QUEUES,
     LOOPBACK_INDEX,
     RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
     RTM_NEWLINK,
     VETH_INFO_PEER,
     add_address,
@@ -46,10 +46,12 @@ from fairway_kernel.link.rtnl import (
     neighbour,
     no_auto_address,
     set_link,
+    source_rule,
 )
 from fairway_kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attr, attr_text, attr_u8, attr_u32, nest
 
-FALLBACK_METRIC = 1024
+SOURCE_TABLES = 157_000
+"""Number of the first routing table for further interfaces; the interface index is added."""
 
 
 def port_mac(veth: Veth) -> str:
@@ -121,12 +123,18 @@ def inside(veth: Veth, index: int) -> list[Request]:
     return requests
 
 
-def default_routes(veth: Veth, index: int, fallback: bool = False) -> list[Request]:
-    """The default routes; `fallback` gives those for an interface that is not the container's first."""
-    metric = FALLBACK_METRIC + index if fallback else 0
-    tolerate = () if fallback else (errno.EEXIST,)
-    made = [default_route(gateway, index, metric) for gateway in gateways(veth.ips)]
-    return [Request(item.kind, item.body, item.operation, item.flags, tolerate) for item in made]
+def default_routes(veth: Veth, index: int, table: int = RT_TABLE_MAIN) -> list[Request]:
+    """The default routes of the families that `veth` has."""
+    return [default_route(gateway, index, table) for gateway in gateways(veth.ips)]
+
+
+def source_routes(veth: Veth, index: int) -> list[Request]:
+    """For an interface that is not the container's first: what is sent from its addresses leaves through it.
+
+    Without them answers would leave by the first interface and be dropped there as spoofed.
+    """
+    table = SOURCE_TABLES + index
+    return default_routes(veth, index, table) + [source_rule(address, table) for address in veth.ips]
 
 
 def gateways(ips: Sequence[str]) -> list[str]:
