@@ -147,6 +147,7 @@ class ZoneFeed:
         if not isinstance(hello, Hello) or hello.version != VERSION:
             raise ProtocolError(f"expected hello of version {VERSION}, got {hello}")
         connection = _Connection(writer, hello.pid)
+        connection.mark_stale()
         self._connections.add(connection)
         sender = asyncio.create_task(self._send(connection))
         try:

@@ -106,7 +106,15 @@ def test_missing_type_of_an_existing_name_is_nodata(zone: Zone, tcp: bool) -> No
 @both
 @pytest.mark.parametrize(
     "name",
-    [f"nope.shop.svc.{Z}", f"nope.svc.{Z}", f"web.other.svc.{Z}", f"x.{WEB}", f"nope.{Z}", f"1-2-3-4.shop.pod.{Z}", f"_x._tcp.{WEB}"],
+    [
+        f"nope.shop.svc.{Z}",
+        f"nope.svc.{Z}",
+        f"web.other.svc.{Z}",
+        f"x.{WEB}",
+        f"nope.{Z}",
+        f"1-2-3-4.shop.pod.{Z}",
+        f"_x._tcp.{WEB}",
+    ],
 )
 def test_unknown_names_do_not_exist_and_carry_the_soa(zone: Zone, name: str, tcp: bool) -> None:
     assert_denied(asked(zone, name, tcp=tcp), dns.rcode.NXDOMAIN)
@@ -263,7 +271,14 @@ def test_replies_are_never_answered(zone: Zone, tcp: bool) -> None:
 @both
 @pytest.mark.parametrize(
     ("opcode", "rcode"),
-    [(1, dns.rcode.NOTIMP), (2, dns.rcode.NOTIMP), (6, dns.rcode.NOTIMP), (15, dns.rcode.NOTIMP), (4, dns.rcode.REFUSED), (5, dns.rcode.REFUSED)],
+    [
+        (1, dns.rcode.NOTIMP),
+        (2, dns.rcode.NOTIMP),
+        (6, dns.rcode.NOTIMP),
+        (15, dns.rcode.NOTIMP),
+        (4, dns.rcode.REFUSED),
+        (5, dns.rcode.REFUSED),
+    ],
 )
 def test_other_opcodes(zone: Zone, opcode: int, rcode: int, tcp: bool) -> None:
     wire = bytearray(dns.message.make_query(WEB, "A").to_wire())

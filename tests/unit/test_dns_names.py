@@ -50,7 +50,9 @@ def test_reverse_zones_cover_the_range_exactly(cidr: str, count: int, one: str) 
     assert one in zones
 
 
-@pytest.mark.parametrize(("address", "label"), [("10.0.0.1", "10-0-0-1"), ("fd00::5", "fd00--5"), ("::5", "0--5"), ("fd00::", "fd00--0")])
+@pytest.mark.parametrize(
+    ("address", "label"), [("10.0.0.1", "10-0-0-1"), ("fd00::5", "fd00--5"), ("::5", "0--5"), ("fd00::", "fd00--0")]
+)
 def test_address_labels_are_host_labels(address: str, label: str) -> None:
     assert address_label(address) == label
     assert is_host_name(label)
@@ -73,5 +75,7 @@ def test_resolv_conf_gives_its_servers_in_order() -> None:
 
 
 def test_a_command_line_means_its_settings() -> None:
-    config = WorkerConfig("/run/f.sock", ("169.254.20.10", "fd00::a"), 53, (Address("1.1.1.1"),), "/s", "c.local", ("10.96.0.0/16",))
+    config = WorkerConfig(
+        "/run/f.sock", ("169.254.20.10", "fd00::a"), 53, (Address("1.1.1.1"),), "/s", "c.local", ("10.96.0.0/16",)
+    )
     assert parse_arguments(config.argv("/usr/bin/python3")[3:]) == config
