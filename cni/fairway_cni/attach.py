@@ -11,7 +11,8 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, TypeVarTuple
 
 from fairway_cni import faults, plan
 from fairway_cni.check import differences
@@ -36,6 +37,13 @@ NO_LINK = "fwb-none"
 """A name in our name space that no link has: its digest is none."""
 
 
+THREADS = 64
+"""Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
 class Attacher:
     """ADD, DEL, CHECK, GC and STATUS. Calls for one attachment run one after another, others side by side."""
 
@@ -52,6 +60,7 @@ class Attacher:
         self._spool = spool
         self._log = log
         self._locks = KeyedLocks()
+        self._threads = ThreadPoolExecutor(THREADS, "cni")
         self._wired: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -66,7 +75,7 @@ class Attacher:
             reason = self._control.not_ready()
             if reason:
                 raise CniError(faults.TRY_LATER, "the agent cannot attach containers now", reason)
-            target = await asyncio.to_thread(self._wires.inspect, request.netns, _wanted(request).mtu)
+            target = await self._in_thread(self._wires.inspect, request.netns, _wanted(request).mtu)
             await self._clear_leftovers(who)
             self._spool.forget(who)
             return await self._wire(request, who, target)
@@ -94,10 +103,10 @@ class Attacher:
             if attachment is None:
                 raise CniError(faults.MISMATCH, f"{who.container_id}/{who.ifname} is not attached to network {who.network}")
             try:
-                inside = await asyncio.to_thread(self._links.inside, request.netns, who.ifname)
+                inside = await self._in_thread(self._links.inside, request.netns, who.ifname)
             except KernelError as fault:
                 raise CniError(faults.MISMATCH, "the container's network namespace cannot be entered", str(fault)) from fault
-            found = differences(attachment, inside, await asyncio.to_thread(self._links.read), request.config.prev_result)
+            found = differences(attachment, inside, await self._in_thread(self._links.read), request.config.prev_result)
         if found:
             raise CniError(faults.MISMATCH, "the attachment is not as it was made", "; ".join(found))
 
@@ -152,7 +161,7 @@ class Attacher:
                 return []
             self._log.info("removing orphan link %s", host_ifname)
             try:
-                await asyncio.to_thread(self._links.detach, host_ifname, ())
+                await self._in_thread(self._links.detach, host_ifname, ())
             except FairwayError as fault:
                 return [fault]
         return []
@@ -162,7 +171,7 @@ class Attacher:
         if not self._pool.hold(ip, RECOVERY):
             return []
         try:
-            await asyncio.to_thread(self._links.detach, NO_LINK, (ip,))
+            await self._in_thread(self._links.detach, NO_LINK, (ip,))
         except FairwayError as fault:
             return [fault]
         finally:
@@ -183,7 +192,7 @@ class Attacher:
             return
         confirmed = attachment.confirmed or attachment.meta.name in self._wired
         # The runtime may have deleted it while the agent was away.
-        if confirmed and not self._spool.holds(who) and await asyncio.to_thread(self._wires.alive, attachment):
+        if confirmed and not self._spool.holds(who) and await self._in_thread(self._wires.alive, attachment):
             raise CniError(
                 faults.EXISTS, f"{who.container_id}/{who.ifname} is attached already", f"in {attachment.netns}, {attachment.ips}"
             )
@@ -195,7 +204,7 @@ class Attacher:
         attachment = self._plan(request, who, target)
         try:
             attachment, revision = await self._records.declare(attachment, _said_of(request))
-            await asyncio.to_thread(self._wires.attach, attachment)
+            await self._in_thread(self._wires.attach, attachment)
         except BaseException as fault:
             errors = await asyncio.shield(self._remove(attachment))
             for error in errors:
@@ -262,7 +271,7 @@ class Attacher:
         """
         name = attachment.meta.name
         try:
-            await asyncio.to_thread(self._wires.detach, attachment)
+            await self._in_thread(self._wires.detach, attachment)
         except FairwayError as fault:
             return [fault]
         errors = await self._records.forget(attachment)
@@ -270,7 +279,7 @@ class Attacher:
             return errors
         self._wired.discard(name)
         try:
-            await asyncio.to_thread(self._kernel.flush, attachment.ips)
+            await self._in_thread(self._kernel.flush, attachment.ips)
         except FairwayError as fault:
             self._log.warning("tracked connections of %s are not forgotten: %s", ", ".join(attachment.ips), fault)
         self._pool.release(attachment.ips, name)
@@ -281,19 +290,22 @@ class Attacher:
         errors: list[Exception] = []
         for mode in ("bridge", "routed"):
             try:
-                await asyncio.to_thread(self._links.detach, who.host_ifname(mode), ())
+                await self._in_thread(self._links.detach, who.host_ifname(mode), ())
             except FairwayError as fault:
                 errors.append(fault)
         return errors
 
     # Common
 
+    async def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
     async def _mend(self, attachment: Attachment, work: Callable[[Attachment], None]) -> list[Exception]:
         async with self._locks.hold(plan.identity_of(attachment).digest):
             if not self._records.same(attachment):
                 return []
             try:
-                await asyncio.to_thread(work, attachment)
+                await self._in_thread(work, attachment)
             except FairwayError as fault:
                 return [fault]
             self._log.info("link %s of %s/%s is put back", attachment.host_ifname, *_pod(attachment))
