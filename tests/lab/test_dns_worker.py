@@ -35,7 +35,8 @@ from fairway_dns.zone import Record
 async def main():
     feed = ZoneFeed(sys.argv[1])
     await feed.start()
-    feed.reset({Record("web.shop.svc.cluster.local", "A", "10.96.0.10"), Record("out.shop.svc.cluster.local", "CNAME", "www.example.com")}, 5)
+    zone = "shop.svc.cluster.local"
+    feed.reset({Record(f"web.{zone}", "A", "10.96.0.10"), Record(f"out.{zone}", "CNAME", "www.example.com")}, 5)
     print(await feed.wait_acked(5, 10), flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())

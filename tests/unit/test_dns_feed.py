@@ -52,7 +52,7 @@ def held(table: Table) -> set[str]:
 
 async def until(condition: object, seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 

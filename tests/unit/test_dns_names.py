@@ -70,7 +70,7 @@ def test_addresses_of_servers() -> None:
 
 
 def test_resolv_conf_gives_its_servers_in_order() -> None:
-    text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver\nnameserver junk\noptions ndots:5\n"
+    text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver\nnameserver junk\n"
     assert parse_resolv_conf(text) == (Address("10.0.0.2"), Address("fe80::1%eth0"))
 
 

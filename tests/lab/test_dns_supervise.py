@@ -1,0 +1,137 @@
+"""Supervision of real worker processes inside a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import dns.message
+import dns.query
+import pytest
+
+from fairway_dns.config import WorkerConfig
+from fairway_dns.process import alive, read_pid_file
+from fairway_dns.supervise import WorkerSupervisor
+from fairway_kernel.netns import run_in
+
+pytestmark = pytest.mark.needs_root
+LOG = logging.getLogger("test")
+
+
+def inside(namespace: str, body: Callable[[], Awaitable[None]]) -> None:
+    subprocess.run(["ip", "-n", Path(namespace).name, "link", "set", "lo", "up"], check=True)
+
+    async def run() -> None:
+        await body()
+
+    run_in(namespace, lambda: asyncio.run(run()))
+
+
+def supervisor(path: Path, port: int = 53, host: str = "127.0.0.1") -> WorkerSupervisor:
+    config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / "zone"))
+    return WorkerSupervisor(config.argv(sys.executable), path / "run" / "dns-0.pid", LOG)
+
+
+def answers(port: int = 53) -> bool:
+    try:
+        return dns.query.udp(dns.message.make_query("localhost", "A"), "127.0.0.1", timeout=0.5, port=port).rcode() == 0
+    except (OSError, dns.exception.Timeout):
+        return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def test_a_worker_is_started_adopted_restarted_and_stopped(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        first = supervisor(tmp_path)
+        await first.start()
+        pid = first.pid
+        assert pid is not None
+        assert os.getsid(pid) == pid
+        assert answers()
+        await first.detach()
+        assert answers()
+
+        second = supervisor(tmp_path)
+        task = asyncio.create_task(second.run())
+        await until(lambda: second.pid is not None)
+        assert second.pid == pid
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: second.pid not in (None, pid))
+        await until(answers)
+        assert second.restarts == 1
+        pid = second.pid
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert second.pid == pid
+        assert answers()
+        await second.stop()
+        assert second.pid is None
+        assert not answers()
+        assert not (tmp_path / "run" / "dns-0.pid").exists()
+
+    inside(namespace, body)
+
+
+def test_changed_settings_replace_the_worker(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        first = supervisor(tmp_path)
+        await first.start()
+        pid = first.pid
+        await first.detach()
+        second = supervisor(tmp_path, port=5353)
+        await second.start()
+        assert second.pid not in (None, pid)
+        assert answers(5353)
+        assert first.pid is None
+        assert not answers()
+        await second.stop()
+
+    inside(namespace, body)
+
+
+def test_settings_that_cannot_work_leave_the_old_worker_alone(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        first = supervisor(tmp_path)
+        await first.start()
+        pid = first.pid
+        await first.detach()
+        second = supervisor(tmp_path, host="nonsense")
+        await second.start()
+        assert second.pid == pid
+        assert answers()
+        await second.stop()
+        assert not answers()
+        assert "nonsense" in (tmp_path / "run" / "dns-0.log").read_text()
+
+    inside(namespace, body)
+
+
+def test_a_stranger_with_our_pid_is_not_adopted(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        pid_file = tmp_path / "run" / "dns-0.pid"
+        first = supervisor(tmp_path)
+        await first.start()
+        found = read_pid_file(pid_file)
+        assert found is not None
+        assert alive(found)
+        await first.stop()
+        assert not alive(found)
+        for text in (f'{{"pid": {os.getpid()}, "started": 1, "argv": ["x"]}}', "junk", "[]", ""):
+            pid_file.write_text(text)
+            again = supervisor(tmp_path)
+            await again.start()
+            assert again.pid not in (None, os.getpid())
+            await again.stop()
+
+    inside(namespace, body)
