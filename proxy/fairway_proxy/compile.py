@@ -15,11 +15,13 @@ from fairway_core.keys import Key
 from fairway_core.model import EndpointSlice, Service, ServicePort
 from fairway_core.model.meta import FAMILIES, Family, family_of
 from fairway_core.world import World
+from fairway_kernel.conntrack import Match
 from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Slot
 from fairway_proxy.ids import PortIds, PortKey
 from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
 from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
 from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count, targets_of
+from fairway_proxy.stale import UdpFlows
 
 OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 
@@ -42,6 +44,7 @@ class ServiceCompiler:
         self._node_name = node_name
         self._layout = service_layout(pod_cidrs)
         self._ids = PortIds()
+        self._flows = UdpFlows()
 
     @property
     def layout(self) -> Layout:
@@ -51,12 +54,18 @@ class ServiceCompiler:
     def learn(self, actual: Elements) -> None:
         """Keep the service port ids that the kernel's frontends carry."""
         self._ids.learn({slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in _FRONTEND_SETS})
+        self._flows.learn(actual)
 
     def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
         """The elements of every service that `touched` concerns: by its own key or by one of its endpoint slices."""
         changed = {owner_of(*name): self._compile(after, *name) for name in sorted(services_concerned(before, after, touched))}
-        self._ids.settle()
+        for number in self._ids.settle():
+            self._flows.see(number, ())
         return changed
+
+    def stale_flows(self) -> list[Match]:
+        """UDP flows to endpoints that went since the last call. To be forgotten after the commit of what `update` returned."""
+        return self._flows.take()
 
     def _compile(self, world: World, namespace: str, name: str) -> Elements:
         service = world.service(namespace, name)
@@ -67,7 +76,8 @@ class ServiceCompiler:
             elements.update({Slot(f"svc_vips{family_of(ip)}", (ip,)): () for ip in service.cluster_ips})
             for port in service.ports:
                 self._compile_port(service, port, slices, elements, used)
-        self._ids.retain(namespace, name, used)
+        for number in self._ids.retain(namespace, name, used):
+            self._flows.see(number, ())
         return elements
 
     def _compile_port(
@@ -86,11 +96,14 @@ class ServiceCompiler:
             key = PortKey(service.meta.namespace, service.meta.name, port.protocol, port.port, local)
             used.add(key)
             number = self._ids.assign(key, (door.slot for door in doors))
+            alive: set[Target] = set()
             for family in FAMILIES:
                 slots = [door.slot for door in doors if door.family == family]
                 if slots:
                     candidates = backends(slices, port, family)
+                    alive.update(targets_of([backend for backend in candidates if backend.ready or backend.serving]))
                     elements.update(self._balance(service, family, number, slots, candidates, local))
+            self._flows.see(number, alive if port.protocol == "UDP" else ())
 
     def _balance(
         self, service: Service, family: Family, number: int, doors: list[Slot], candidates: list[Backend], local: bool

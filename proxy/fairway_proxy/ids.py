@@ -52,22 +52,26 @@ class PortIds:
             self._of_service.setdefault((key.namespace, key.service), set()).add(key)
         return self._ids[key]
 
-    def retain(self, namespace: str, service: str, keys: Collection[PortKey]) -> None:
-        """Release the numbers of all ports of a service but `keys`."""
-        mine = self._of_service.get((namespace, service), set())
+    def retain(self, namespace: str, service: str, keys: Collection[PortKey]) -> list[int]:
+        """Release the numbers of all ports of a service but `keys`; returns them."""
+        mine, released = self._of_service.get((namespace, service), set()), []
         for key in [key for key in mine if key not in keys]:
             mine.discard(key)
             number = self._ids.pop(key)
             self._used.discard(number)
             heapq.heappush(self._released, number)
+            released.append(number)
         if not mine:
             self._of_service.pop((namespace, service), None)
+        return released
 
-    def settle(self) -> None:
-        """Every port has been seen: learnt numbers that nobody claimed become free."""
-        for number in sorted(self._reserved - self._used):
+    def settle(self) -> list[int]:
+        """Every port has been seen: learnt numbers that nobody claimed become free; returns them."""
+        unclaimed = sorted(self._reserved - self._used)
+        for number in unclaimed:
             heapq.heappush(self._released, number)
         self._learnt, self._reserved = {}, set()
+        return unclaimed
 
     def _known(self, frontends: Iterable[Slot]) -> int:
         seen = (self._learnt.get(slot, 0) for slot in frontends)

@@ -22,6 +22,7 @@ from fairway_core.model import Endpoint, EndpointSlice, Meta, Object, Service, S
 from fairway_core.model.service import SERVICE_NAME_LABEL
 from fairway_core.world import Change, World
 from fairway_kernel import netns
+from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.nft.objects import INET, ElementValue, Slot
 from fairway_kernel.nft.transaction import add_layout, element_delta
 from fairway_proxy.compile import ServiceCompiler
@@ -135,6 +136,11 @@ class Node:
         delta = self._tracker.pending()
         self.nft(str(element_delta(delta, self._decls)))
         self._tracker.committed(delta)
+        stale = self._compiler.stale_flows()
+        if stale:
+            conntrack = Conntrack(self.path)
+            conntrack.forget(stale)
+            conntrack.close()
 
 
 class Lab:
@@ -294,6 +300,25 @@ def test_a_udp_sender_finds_endpoints_that_come_back_without_a_new_socket(lab: L
         node.put(*slices([2]))
         client.send(b"?")
         assert client.recv(100).decode().split()[0] == "pod2"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_udp_socket_moves_on_when_its_endpoint_goes_and_stays_while_it_lives(lab: Lab, node: Node, family: int) -> None:
+    node.put(service(), *slices([1, 2]))
+    with closing(_socket(lab.pods[0], family, socket.SOCK_DGRAM)) as client:
+        client.settimeout(2)
+        client.connect((VIP[family], 80))
+
+        def who() -> int:
+            client.send(b"?")
+            return int(client.recv(100).decode().split()[0][-1])
+
+        first = who()
+        node.put(*slices([1, 2, 3]))
+        assert who() == first
+        node.put(*slices([pod for pod in (1, 2, 3) if pod != first]))
+        second = who()
+        assert second != first and who() == second
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -182,3 +182,44 @@ def test_a_restarted_compiler_finds_nothing_to_change() -> None:
     for part in again.update(World(), first.world, frozenset(first.world.objects)).values():
         elements.update(part)
     assert elements == first.elements
+
+
+DNS = replace(WEB, ports=(ServicePort(53, "UDP", "http", 53), ServicePort(53, "TCP", "tcp", 53)))
+DNS_SLICE = replace(SLICE, ports=(SlicePort("http", 53, "UDP"), SlicePort("tcp", 53, "TCP")))
+
+
+def stale(compiler: ServiceCompiler) -> list[tuple[int | None, str, int, int]]:
+    return [(m.protocol, m.reply.src, m.reply.src_port, id_of(m.mark[0])) for m in compiler.stale_flows() if m.mark]
+
+
+def test_udp_flows_to_a_lost_endpoint_are_told_once() -> None:
+    made = Compiled(DNS, DNS_SLICE)
+    assert stale(made.compiler) == []
+    made.put(replace(DNS_SLICE, endpoints=DNS_SLICE.endpoints[:1]))
+    assert stale(made.compiler) == [(17, "10.244.1.2", 53, 1)]
+    assert stale(made.compiler) == []
+    made.apply(Change(DNS.meta.key("Service"), None))
+    assert stale(made.compiler) == [(17, "10.244.0.2", 53, 1)]
+
+
+def test_udp_flows_to_an_endpoint_that_still_answers_are_left_alone() -> None:
+    made = Compiled(DNS, DNS_SLICE)
+    leaving = replace(DNS_SLICE.endpoints[1], ready=False, serving=True, terminating=True)
+    made.put(replace(DNS_SLICE, endpoints=(DNS_SLICE.endpoints[0], leaving)))
+    assert stale(made.compiler) == []
+    made.put(replace(DNS_SLICE, endpoints=()))
+    made.put(DNS_SLICE)
+    assert stale(made.compiler) == []
+
+
+def test_udp_endpoints_that_went_while_the_agent_was_down_are_noticed() -> None:
+    first = Compiled(DNS, DNS_SLICE)
+    again = Compiled()
+    again.compiler = ServiceCompiler("here", ())
+    again.compiler.learn(first.elements)
+    again.put(DNS, replace(DNS_SLICE, endpoints=DNS_SLICE.endpoints[:1]))
+    assert stale(again.compiler) == [(17, "10.244.1.2", 53, 1)]
+    gone = ServiceCompiler("here", ())
+    gone.learn(first.elements)
+    gone.update(World(), World(), frozenset())
+    assert [ip for _, ip, _, _ in stale(gone)] == ["10.244.0.2", "10.244.1.2"]
