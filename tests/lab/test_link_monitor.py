@@ -14,6 +14,7 @@ from fairway_kernel.link.monitor import LinkMonitor
 from fairway_kernel.link.objects import Bridge, Veth
 from fairway_kernel.link.rtnl import (
     IFLA_IFNAME,
+    IFLA_MASTER,
     LOOPBACK_INDEX,
     RT_SCOPE_UNIVERSE,
     add_address,
@@ -23,7 +24,7 @@ from fairway_kernel.link.rtnl import (
     delete_neighbour,
     set_link,
 )
-from fairway_kernel.netlink import NetlinkSocket, Request, attr_text
+from fairway_kernel.netlink import NetlinkSocket, Request, attr_text, attr_u32
 
 pytestmark = pytest.mark.needs_root
 
@@ -103,3 +104,15 @@ def test_overflow_means_everything(namespace: str, monitor: LinkMonitor) -> None
     for number in range(60):
         change(namespace, add_address(LOOPBACK_INDEX, f"192.0.2.{number}", 32, RT_SCOPE_UNIVERSE, "flood"))
     assert monitor.drain() == {"all"}
+
+
+def test_a_port_that_left_its_bridge_is_still_watched(
+    namespace: str, links: KernelLinks, monitor: LinkMonitor, namespaces: Callable[[str], str]
+) -> None:
+    links.attach(veth(namespaces("c")))
+    port = netns.run_in(namespace, lambda: socket.if_nametoindex("fwb1"))
+    monitor.drain()
+    change(namespace, set_link(port, "leave the bridge", attr_u32(IFLA_MASTER, 0)))
+    assert "fwb1" in monitor.drain()
+    change(namespace, add_address(port, "192.0.2.9", 32, RT_SCOPE_UNIVERSE, "foreign address"))
+    assert monitor.drain() == {"fwb1"}

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -242,3 +243,26 @@ def test_node_without_default_route_reaches_the_rules_for_virtual_ips(node: Node
     assert netns.run_in(node.path, errors) == [None, None]
     node.links.ensure_service_routes(())
     assert netns.run_in(node.path, errors) == [errno.ENETUNREACH] * 2
+
+
+@pytest.mark.parametrize("node", ["bridge"], indirect=True)
+def test_many_at_once_from_many_threads_leak_no_descriptor(node: Node) -> None:
+    veths = [veth(node.make(f"p{number}"), number, node.mode) for number in range(5, 21)]
+
+    def cycle(item: Veth) -> bool:
+        node.links.attach(item)
+        answered = ping(item.netns, NODE4)
+        node.links.detach(item.host_ifname, item.ips)
+        return answered and not node.links.inside(item.netns, item.ifname).exists
+
+    def open_files() -> set[str]:
+        # Sockets that the pool keeps are bounded by the number of threads; everything else must be closed again.
+        links = (str(item.readlink()) for item in Path("/proc/self/fd").iterdir() if item.is_symlink())
+        return {link for link in links if "net:[" in link or "netns" in link}
+
+    before = open_files()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(cycle, veths * 2))
+    assert open_files() == before
+    found = node.links.read()
+    assert (found.veths, found.routes, found.neighbours) == ((), (), ())

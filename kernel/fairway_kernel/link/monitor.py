@@ -18,6 +18,7 @@ from fairway_kernel.link import decode
 from fairway_kernel.link.node import is_ours_on_loopback
 from fairway_kernel.link.objects import LOOPBACK_LABEL, ROUTE_PROTOCOL
 from fairway_kernel.link.rtnl import (
+    AF_BRIDGE,
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELNEIGH,
@@ -73,7 +74,8 @@ class LinkMonitor:
 
     def _concerned(self, kind: int, payload: bytes) -> Iterator[str]:
         if kind in (RTM_NEWLINK, RTM_DELLINK):
-            yield from self._link(kind, decode.link_of(payload))
+            # A bridge's own messages speak of its ports: there RTM_DELLINK means that a port left, not that a device went.
+            yield from self._link(kind if payload[0] != AF_BRIDGE else RTM_NEWLINK, decode.link_of(payload))
         elif kind in (RTM_NEWADDR, RTM_DELADDR):
             address = decode.address_of(payload)
             if is_ours_on_loopback(address):
