@@ -47,6 +47,8 @@ def up_command(file: str, quiet: bool, root: Path) -> int:
     lab = up(topology, root, Path(file).parent, _quiet if quiet else _say)
     lab.keep()
     _say(f"laboratory {lab.name} is up")
+    if lab.plan.nodes:
+        _say(f"to speak to {lab.plan.nodes[0].name}: export FAIRWAY_AGENT={lab.plan.nodes[0].socket}")
     return 0
 
 

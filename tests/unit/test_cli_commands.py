@@ -252,15 +252,15 @@ def test_status_shows_problems_and_fails_when_not_ready(agent: FakeAgent, run: R
     ],
 )
 def test_why_asks_and_answers(agent: FakeAgent, run: Run, destination: str, question: tuple[str, int | None, str]) -> None:
-    agent.answers["POST /v1/why"] = {"allowed": False, "lines": ["ingress: default deny by shop/web-only"], "revision": 3}
+    agent.answers["POST /v1/why"] = {"allowed": False, "lines": ["a to b: denied", "default deny"], "revision": 3}
     code, out, _ = run("why", "web-1", destination, "-n", "shop")
     assert code == 1
-    assert out.splitlines() == [f"denied: web-1 -> {destination}", "  ingress: default deny by shop/web-only"]
+    assert out.splitlines() == ["a to b: denied", "  default deny"]
     host, port, protocol = question
     asked = {"source": "shop/web-1", "destination": host, "port": port, "protocol": protocol}
     assert agent.requests == [("/v1/why", asked)]
     agent.answers["POST /v1/why"] = {"allowed": True}
-    assert run("why", "shop/web-1", destination) == (0, f"allowed: shop/web-1 -> {destination}\n", "")
+    assert run("why", "shop/web-1", destination) == (0, f"shop/web-1 to {destination}: allowed\n", "")
 
 
 def test_delete_by_name(agent: FakeAgent, run: Run) -> None:

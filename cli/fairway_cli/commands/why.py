@@ -60,7 +60,8 @@ def _qualified(name: str, namespace: str) -> str:
 
 
 def _print(answer: Mapping[str, Any], source: str, destination: str) -> None:
-    verdict = paint("allowed", GREEN) if answer.get("allowed") else paint("denied", RED)
-    print(f"{verdict}: {source} -> {destination}")
-    for line in answer.get("lines") or ():
+    allowed = bool(answer.get("allowed"))
+    summary, *reasons = answer.get("lines") or [f"{source} to {destination}: {'allowed' if allowed else 'denied'}"]
+    print(paint(summary, GREEN if allowed else RED))
+    for line in reasons:
         print(f"  {line}")
