@@ -31,7 +31,7 @@ _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_HANDLE = 2, 3
 _LIST_ELEMENTS, _ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_KEY_END = 3, 1, 2, 3, 10
 _INTERVAL_END = 0x01
-_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
+_DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 2, 1, 2
 _VERDICTS = {0: "drop", 1: "accept", -1: "continue", -3: "jump", -4: "goto", -5: "return"}
 
 Decoder = Callable[[bytes], str | int]
@@ -89,9 +89,10 @@ def elements(decl: SetDecl, bodies: Iterable[bytes]) -> dict[ElementKey, Element
     interval = "interval" in decl.flags
     raw = _raw_elements(bodies)
     value = _value_decoder(decl)
-    key = _key_decoder(decl.key, interval)
     if not interval:
-        return {key(low, low): value(data) for low, _high, data, _flags in raw}
+        single = _single_decoder(decl.key)
+        return {single(low): value(data) for low, _high, data, _flags in raw}
+    key = _range_decoder(decl.key)
     if len(decl.key) == 1:
         raw = _paired(raw, fields.kind_of(decl.key[0]).width)
     return {key(low, low if high is None else high): value(data) for low, high, data, _flags in raw}
@@ -129,21 +130,29 @@ def _paired(raw: Iterable[Raw], width: int) -> Iterator[Raw]:
         yield start[0], b"\xff" * width, start[2], 0
 
 
-def _key_decoder(names: tuple[str, ...], interval: bool) -> Callable[[bytes, bytes], ElementKey]:
-    """For each field its place and decoder, worked out once per set."""
+def _places(names: tuple[str, ...], interval: bool) -> list[tuple[int, int, Decoder, bool]]:
+    """For each field start, end, decoder and whether it is always a range; worked out once per set."""
     places: list[tuple[int, int, Decoder, bool]] = []
     offset = 0
     for kind in map(fields.kind_of, names):
         places.append((offset, offset + kind.width, _decoder(kind, interval), interval and kind.ranged))
         offset += fields.padded(kind)
+    return places
 
-    def single(low: bytes, _high: bytes) -> ElementKey:
-        return tuple(decode(low[start:end]) for start, end, decode, _ranged in places)
+
+def _single_decoder(names: tuple[str, ...]) -> Callable[[bytes], tuple[str | int, ...]]:
+    places = [(start, end, decode) for start, end, decode, _ranged in _places(names, interval=False)]
+    # Lists, not generators, here and below: these run for every element.
+    return lambda data: tuple([decode(data[start:end]) for start, end, decode in places])
+
+
+def _range_decoder(names: tuple[str, ...]) -> Callable[[bytes, bytes], ElementKey]:
+    places = _places(names, interval=True)
 
     def ranged(low: bytes, high: bytes) -> ElementKey:
-        return tuple(_atom(decode, low[start:end], high[start:end], always) for start, end, decode, always in places)
+        return tuple([_atom(decode, low[start:end], high[start:end], always) for start, end, decode, always in places])
 
-    return ranged if interval else single
+    return ranged
 
 
 def _atom(decode: Decoder, low: bytes, high: bytes, always: bool) -> Atom:
@@ -157,13 +166,9 @@ def _value_decoder(decl: SetDecl) -> Callable[[bytes], ElementValue]:
         return lambda _data: ()
     if decl.value == ("verdict",):
         return _verdict
-    decode = _key_decoder(decl.value, interval=False)
-
-    def data_value(data: bytes) -> ElementValue:
-        value = dict(wire.attributes(data)).get(_DATA_VALUE, b"")
-        return tuple(atom for atom in decode(value, value) if not isinstance(atom, Range))
-
-    return data_value
+    decode = _single_decoder(decl.value)
+    # The value is one nested attribute: 4 bytes of header, then the bytes.
+    return lambda data: decode(data[4:])
 
 
 def _verdict(data: bytes) -> str:

@@ -53,7 +53,7 @@ def plan_structure(table: Table, part: Layout, current: Mapping[str, Chain], sta
     chain the layout no longer has: a miss in a verdict map is the safe outcome by design.
     """
     if state is None:
-        return Structure(_build(table, part, current), {}, (f"table {table} is missing",), tuple(current), _names(part))
+        return Structure(_build(table, part, current), {}, ("it is missing",), tuple(current), _names(part))
     faults = _faults(part, state)
     if not faults:
         return Structure(Transaction(), state.elements)
