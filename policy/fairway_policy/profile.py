@@ -28,6 +28,7 @@ class ProfileTable:
     _contents: dict[int, Content] = field(default_factory=lambda: {ALL_PROFILE: EVERYTHING})
     _uses: Counter[int] = field(default_factory=Counter)
     _touched: set[int] = field(default_factory=set)
+    _told: set[int] = field(default_factory=set)
 
     def learn(self, contents: Mapping[int, Content]) -> None:
         """Keep these ids for these contents."""
@@ -70,10 +71,16 @@ class ProfileTable:
             del self._ids[self._contents.pop(number)]
             del self._uses[number]
 
-    def take_touched(self) -> dict[int, Elements]:
+    def take_changes(self) -> dict[int, Elements]:
         """Ids whose use began or ended since the last call, with their elements; empty for an id nothing uses."""
-        touched, self._touched = self._touched, set()
-        return {number: profile_elements(number, self._contents[number]) if self._uses[number] else {} for number in touched}
+        out: dict[int, Elements] = {}
+        for number in self._touched:
+            used = self._uses[number] > 0
+            if used != (number in self._told):
+                out[number] = profile_elements(number, self._contents[number]) if used else {}
+                self._told ^= {number}
+        self._touched.clear()
+        return out
 
 
 def profile_elements(number: int, content: Content) -> Elements:

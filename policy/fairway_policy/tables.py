@@ -118,7 +118,7 @@ class IdentityTables:
             out["policy", "subject", direction, str(number)] = self._subject_elements(direction, number)
         for source, destination in self._changed_pairs:
             out["policy", "pair", str(source), str(destination)] = self._pair_elements(source, destination)
-        for profile, elements in self._profiles.take_touched().items():
+        for profile, elements in self._profiles.take_changes().items():
             out["policy", "profile", f"{profile:08x}"] = elements
         self._changed_subjects.clear()
         self._changed_pairs.clear()
