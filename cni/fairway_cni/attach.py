@@ -298,7 +298,13 @@ class Attacher:
     # Common
 
     async def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        """Run blocking work. A cancelled caller learns of it when the work is over: undoing must not race with doing."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
 
     async def _mend(self, attachment: Attachment, work: Callable[[Attachment], None]) -> list[Exception]:
         async with self._locks.hold(plan.identity_of(attachment).digest):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import struct
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -283,3 +285,45 @@ async def test_an_interface_of_somebody_else_stays(lab: Lab) -> None:
     assert isinstance(caught.value.__cause__, KernelError)
     assert lab.links.inside(path, "eth0").exists
     assert len(lab.control.world().attachments()) == 1
+
+
+def ip(path: str, command: str) -> None:
+    subprocess.run(["nsenter", f"--net={path}", "ip", *command.split()], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "routed"])
+async def test_what_leaves_the_node_bears_its_address(lab: Lab, namespaces: Callable[[str], str], mode: str) -> None:
+    outside = namespaces("outside")
+    ip(lab.path, f"link add up0 type veth peer name up1 netns {Path(outside).name}")
+    for path, device, number in ((lab.path, "up0", 1), (outside, "up1", 2)):
+        ip(path, f"addr add 192.0.2.{number}/24 dev {device}")
+        ip(path, f"addr add 2001:db8::{number}/64 dev {device} nodad")
+        ip(path, f"link set {device} up")
+    pod_path, pod = await lab.add("a", mode)
+    assert pod.mtu == 1500
+    for target, expected in (("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")):
+        with closing(receive(target, 5000, outside)) as listener:
+            send(pod_path, target, 5000)
+            assert listener.recvfrom(100)[1][0] == expected
+
+
+async def test_arp_is_pinned_too(lab: Lab) -> None:
+    path, pod = await lab.add("a", "bridge")
+    mac, gateway = (bytes.fromhex(text.replace(":", "")) for text in (pod.mac, "0a:58:a9:fe:01:01"))
+
+    def claims(sender_mac: bytes, sender_ip: str) -> bytes:
+        head = gateway + mac + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x800, 6, 4, 2)
+        return head + sender_mac + ip_address(sender_ip).packed + gateway + ip_address("169.254.1.1").packed
+
+    def dropped() -> int:
+        command = ["nsenter", f"--net={lab.path}", "nft", "-j", "list", "chain", "bridge", "fairway", "pin_bridged"]
+        rules = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["nftables"]
+        exprs = [expr for item in rules for expr in item.get("rule", {}).get("expr", [])]
+        return sum(expr["counter"]["packets"] for expr in exprs if "counter" in expr)
+
+    before = dropped()
+    inject(path, claims(mac, pod.ips[0]))
+    assert dropped() == before
+    inject(path, claims(mac, "10.244.0.77"))
+    inject(path, claims(b"\x02" + mac[1:], pod.ips[0]))
+    assert dropped() == before + 2

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from fairway_core.errors import KernelError, StoreUnavailable
 from fairway_core.keys import Key
 from fairway_core.model import Attachment
 from fairway_kernel.link.fake import FakeLinks
+from fairway_kernel.link.objects import Veth
 from fairway_store.api import Put
 
 LOG = logging.getLogger("test")
@@ -153,6 +155,25 @@ async def test_a_failed_wiring_leaves_nothing_and_a_retry_works(node: Node, numb
     await failing(node, faults.EXISTS if number == errno.EEXIST else faults.WIRING, "ADD")
     assert clean(node)
     await node.call("ADD")
+
+
+async def test_a_cancelled_add_leaves_nothing(node: Node) -> None:
+    real, started, go_on = node.links.attach, threading.Event(), threading.Event()
+
+    def slow(veth: Veth) -> None:
+        started.set()
+        go_on.wait(5)
+        real(veth)
+
+    node.links.attach = slow  # type: ignore[method-assign]
+    adding = asyncio.create_task(node.call("ADD"))
+    await asyncio.to_thread(started.wait, 5)
+    adding.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert clean(node)
 
 
 async def test_an_interface_of_somebody_else_is_an_error(node: Node) -> None:
