@@ -45,7 +45,7 @@ def test_any_bytes(body: bytes) -> None:
     holds(body)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(ENV, CONF, RUNTIME, st.sampled_from([["ADD", "c1", "eth0"], []]))
 def test_any_configuration(env: dict[str, str], conf: dict[str, Any], runtime: dict[str, Any], good: list[str]) -> None:
     if good:
@@ -98,5 +98,5 @@ class PoolMachine(RuleBasedStateMachine):
         assert bool(self.pool.exhausted) == (len(self.held) == 5)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestPool = PoolMachine.TestCase

@@ -144,7 +144,7 @@ def test_the_agent_gets_environment_and_configuration_and_decides(
 
 def test_a_slow_agent_is_waited_for(shim: str, agent: Callable[[Reply], Agent], tmp_path: Path) -> None:
     def slowly(peer: socket.socket, body: bytes) -> None:
-        time.sleep(1.3)
+        time.sleep(1.05)
         answer(b"{}")(peer, body)
 
     agent(slowly)
