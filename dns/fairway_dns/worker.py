@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -154,6 +155,9 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:
+    # A table of 10,000 services is 100,000s of objects without cycles; full collections over them were measured to stop
+    # the loop for 0.2 s. Young ones go on and are enough for what asyncio leaves behind.
+    gc.set_threshold(20_000, 20, 100_000)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
