@@ -255,7 +255,8 @@ def _services_concerned(touched: Iterable[Key], before: World, now: World) -> se
             for world in (before, now):
                 pod = world.objects.get(key)
                 if isinstance(pod, Pod):
-                    concerned.update(_services_selecting(world, pod), _services_selecting(now, pod))
+                    # A service that is new or different now is among the touched keys itself.
+                    concerned.update(_services_selecting(world, pod))
     return concerned
 
 
