@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import selectors
 import socket
 import struct
@@ -46,8 +47,10 @@ PODS = {
     "api-2": ("payments", {"app": "api"}, 81),
 }
 ADDRESS = {
-    4: {name: f"10.9.0.{n}" for n, name in enumerate(PODS, 1)} | {"outside": "192.0.2.2", "node": "192.0.2.1"},
-    6: {name: f"fd09::{n}" for n, name in enumerate(PODS, 1)} | {"outside": "2001:db8::2", "node": "2001:db8::1"},
+    4: {name: f"10.9.0.{n}" for n, name in enumerate(PODS, 1)}
+    | {"outside": "192.0.2.2", "node": "192.0.2.1", "foreign": "10.8.0.1"},
+    6: {name: f"fd09::{n}" for n, name in enumerate(PODS, 1)}
+    | {"outside": "2001:db8::2", "node": "2001:db8::1", "foreign": "fd08::1"},
 }
 VIP = {4: "10.96.0.1", 6: "fd96::1"}
 QUIET = 0.25
@@ -156,7 +159,7 @@ class Lab:
 
     def __init__(self) -> None:
         prefix = f"fwt-{os.getpid()}-policy"
-        self.paths = dict.fromkeys(("node", "outside", *PODS), "")
+        self.paths = dict.fromkeys(("node", "outside", "foreign", *PODS), "")
         self._names = {place: f"{prefix}-{place}" for place in self.paths}
         self.servers = Servers()
         self.compiler = PolicyCompiler()
@@ -174,7 +177,7 @@ class Lab:
         _ip(node, "addr add 192.0.2.1/24 dev h-outside", "addr add 2001:db8::1/64 dev h-outside nodad")
         gateways = ("route add default via 192.0.2.1", "route add default via 2001:db8::1")
         _ip(self.paths["outside"], "addr add 192.0.2.2/24 dev eth0", "addr add 2001:db8::2/64 dev eth0 nodad", *gateways)
-        for pod in PODS:
+        for pod in ("foreign", *PODS):
             self._wire_pod(pod)
         netns.run_in(node, _configure_router)
         for place in ("outside", *PODS):
@@ -263,10 +266,11 @@ class Lab:
 
         return self.call(source, body)
 
-    def counters(self, chain: str) -> int:
-        """The exact number of denied packets in one deny chain."""
+    def counter(self, chain: str, comment: str) -> int:
+        """The number of packets one commented rule has counted."""
         text = _run("ip", "netns", "exec", self._names["node"], "nft", "list", "chain", "inet", "fairway", chain)
-        return int(text.split("counter packets ")[1].split()[0])
+        line = next(line for line in text.splitlines() if f'comment "{comment}"' in line)
+        return int(line.split("counter packets ")[1].split()[0])
 
     def conntrack(self) -> str:
         return self.call("node", lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
@@ -539,11 +543,11 @@ def test_a_bump_cuts_what_is_forbidden_and_nothing_else(lab: Lab, family: int) -
         for _round in range(3):
             allowed.sendall(b"still here")
             assert allowed.recv(100) == b"still here"
-        before = lab.counters("policy_deny_ingress")
+        before = lab.counter("policy_deny_ingress", "denied-ingress")
         denied.sendall(b"and I")
         with pytest.raises(ConnectionError):
             denied.recv(100)
-        assert lab.counters("policy_deny_ingress") == before + 1
+        assert lab.counter("policy_deny_ingress", "denied-ingress") == before + 1
 
 
 def test_the_reply_direction_is_cut_too(lab: Lab, family: int) -> None:
@@ -572,6 +576,65 @@ def test_the_reply_direction_is_cut_too(lab: Lab, family: int) -> None:
 
 def _af(family: int) -> int:
     return socket.AF_INET6 if family == 6 else socket.AF_INET
+
+
+def test_agreement_with_the_evaluator_on_random_policies(lab: Lab, family: int) -> None:
+    dice = random.Random(20 + family)
+    places = [*PODS, "outside"]
+    for _round in range(20):
+        lab.apply("".join(policy(_random_spec(dice), f"r{n}", dice.choice(("shop", "payments"))) for n in range(3)))
+        for _probe in range(12):
+            source, destination = dice.sample(places, 2)
+            kind, port = dice.choice(("tcp", "tcp", "udp")), dice.choice(PORTS)
+            flow = Flow(ADDRESS[family][source], ADDRESS[family][destination], kind.upper(), port)
+            passed = probe(lab, family, source, destination, f"{kind} {port}")
+            assert passed == judge(lab.world, flow).allowed, (flow, lab.world.policies())
+
+
+def _random_spec(dice: random.Random) -> str:
+    subject = dice.choice((API, WEB, ALL))
+    directions = dice.sample((("ingress", "Ingress", "from"), ("egress", "Egress", "to")), dice.randint(1, 2))
+    parts = [f"policyTypes: [{', '.join(kind for _rules, kind, _word in directions)}]"]
+    for rules, _kind, word in directions:
+        peers = ["{namespaceSelector: {}}", f"{{{API}}}", f"{{{WEB}}}", f"{{namespaceSelector: {{}}, {API}}}", BLOCKS, HOLES]
+        chosen = ", ".join(dice.sample(peers, dice.randint(0, 2)))
+        ports = ("{port: 80}", "{port: http}", "{port: 81, endPort: 9000}", "{protocol: UDP}")
+        parts.append(f"{rules}: [{{{word}: [{chosen}], ports: [{', '.join(dice.sample(ports, dice.randint(0, 2)))}]}}]")
+    return f"{subject}, {', '.join(parts)}"
+
+
+def test_packets_of_no_connection_are_dropped_at_pods_only(lab: Lab, family: int) -> None:
+    """A reset that belongs to nothing is invalid to conntrack; between two strangers it is none of our business."""
+
+    def listen() -> socket.socket:
+        sniffer = socket.socket(_af(family), socket.SOCK_RAW, socket.IPPROTO_TCP)
+        sniffer.settimeout(QUIET)
+        return sniffer
+
+    def send(address: str) -> None:
+        with closing(socket.socket(_af(family), socket.SOCK_RAW, socket.IPPROTO_TCP)) as raw:
+            if family == 6:
+                raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, 16)
+            header = struct.pack("!HHIIBBH", 1234, 4321, 1, 0, 5 << 4, 0x04, 512)
+            total = _checksum(header + b"\0\0\0\0", ADDRESS[4]["outside"], address) if family == 4 else 0
+            raw.sendto(header + struct.pack("!HH", total, 0), (address, 0))
+
+    before = lab.counter("policy_invalid", "invalid-to-pod")
+    for place, arrives in (("foreign", True), ("api-1", False)):
+        with closing(lab.call(place, listen)) as sniffer:
+            lab.call("outside", lambda place=place: send(ADDRESS[family][place]))
+            if arrives:
+                assert sniffer.recv(100)[-20:-16] == struct.pack("!HH", 1234, 4321)
+            else:
+                with pytest.raises(TimeoutError):
+                    sniffer.recv(100)
+    assert lab.counter("policy_invalid", "invalid-to-pod") == before + 1
+
+
+def _checksum(segment: bytes, source: str, destination: str) -> int:
+    pseudo = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", 6, len(segment))
+    words = struct.unpack(f"!{(len(pseudo) + len(segment)) // 2}H", pseudo + segment)
+    return 0xFFFF - (sum(words) % 0xFFFF)
 
 
 def test_additions_do_not_bump(lab: Lab) -> None:
