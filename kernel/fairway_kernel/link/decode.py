@@ -42,6 +42,7 @@ from fairway_kernel.link.rtnl import (
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTMSG,
+    RTN_LOCAL,
     mac_text,
 )
 from fairway_kernel.netlink import Reply, attributes, text, u32
@@ -77,7 +78,8 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route. `destination` is "" for a default route; `device` is the first next hop's index."""
+    """A route. `destination` is "" for a default route; `device` is the first next hop's index;
+    `local` means that packets to it are delivered here."""
 
     destination: str
     bits: int
@@ -86,6 +88,7 @@ class Route:
     gateway: str
     metric: int
     table: int
+    local: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def routes(replies: Iterable[Reply]) -> Iterator[Route]:
 
 
 def route_of(payload: bytes) -> Route:
-    _, bits, _, _, table, protocol, _, _, _ = RTMSG.unpack_from(payload)
+    _, bits, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(payload)
     found = attributes(payload, RTMSG.size)
     device, gateway = u32(found.get(RTA_OIF, NO_ATTRIBUTE)), found.get(RTA_GATEWAY, b"")
     hops = found.get(RTA_MULTIPATH, b"")
@@ -151,7 +154,8 @@ def route_of(payload: bytes) -> Route:
         gateway = attributes(hops[:length], 8).get(RTA_GATEWAY, b"")
     destination = _text(found.get(RTA_DST, b""))
     table = u32(found[RTA_TABLE]) if RTA_TABLE in found else table
-    return Route(destination, bits, protocol, device, _text(gateway), u32(found.get(RTA_PRIORITY, NO_ATTRIBUTE)), table)
+    metric = u32(found.get(RTA_PRIORITY, NO_ATTRIBUTE))
+    return Route(destination, bits, protocol, device, _text(gateway), metric, table, kind == RTN_LOCAL)
 
 
 def neighbours(replies: Iterable[Reply]) -> Iterator[Neighbour]:

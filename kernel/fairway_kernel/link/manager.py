@@ -12,15 +12,13 @@ from contextlib import suppress
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
-from fairway_kernel.link import decode, node, survey, wiring
+from fairway_kernel.link import node, survey, wiring
 from fairway_kernel.link.device import Devices
 from fairway_kernel.link.objects import ROUTE_PROTOCOL, Bridge, InsideState, NodeLinks, Veth
 from fairway_kernel.link.reaper import Reaper
-from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neighbour, host_bits, match_route
+from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neighbour, host_bits
 from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool
 from fairway_kernel.sysctl import Sysctls, ensure_here
-
-NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EAFNOSUPPORT, errno.EACCES, errno.EINVAL)
 
 
 class KernelLinks:
@@ -47,6 +45,7 @@ class KernelLinks:
         """See LinkManager."""
         with self._pool.lend() as channel:
             node.ensure_loopback(channel, addresses)
+            survey.await_addresses(channel, addresses)
 
     def ensure_service_routes(self, cidrs: Sequence[str]) -> None:
         """See LinkManager."""
@@ -156,12 +155,7 @@ def _forget_requests(address: str, device: int) -> list[Request]:
 
 def _device_of(channel: NetlinkSocket, address: str) -> int:
     """The device of our route to one address; 0 if there is none of ours."""
-    try:
-        found = list(decode.routes(channel.query(match_route(address))))
-    except KernelError as error:
-        if error.errno in NO_ROUTE:
-            return 0
-        raise
+    found = survey.deciding_routes(channel, address)
     ours = (item for item in found if item.protocol == ROUTE_PROTOCOL and item.bits == host_bits(address))
     return next((item.device for item in ours), 0)
 
@@ -178,6 +172,7 @@ def _configure_inside(veth: Veth) -> None:
             raise failures[0]
         if failures:
             channel.transact(wiring.source_routes(veth, index))
+        survey.await_addresses(channel, veth.ips)
     finally:
         channel.close()
         devices.close()

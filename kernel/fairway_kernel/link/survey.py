@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator, Sequence
 
 from fairway_core.errors import KernelError
@@ -21,6 +22,7 @@ from fairway_kernel.link.rtnl import (
     dump_routes,
     get_link,
     host_bits,
+    match_route,
 )
 from fairway_kernel.netlink import NetlinkSocket
 
@@ -28,6 +30,9 @@ BRIDGE_PREFIX = "fw-"
 VETH_PREFIXES = ("fwb", "fwr")
 USUAL_MTU = 1500
 FAMILIES = (AF_INET, AF_INET6)
+NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EAFNOSUPPORT, errno.EACCES, errno.EINVAL)
+SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = 0.0001, 0.005, 1000
+"""Seconds between looks for a local route, and how many: about five seconds in all."""
 
 
 def node_links(channel: NetlinkSocket) -> NodeLinks:
@@ -63,6 +68,37 @@ def default_mtu(channel: NetlinkSocket) -> int:
             device = min(found, key=lambda item: item.metric).device
             return next((item.mtu for item in decode.links(channel.query(dump_links())) if item.index == device), USUAL_MTU)
     return USUAL_MTU
+
+
+def deciding_routes(channel: NetlinkSocket, address: str) -> list[decode.Route]:
+    """The table entry that decides for an address, in a list; empty where none does. Raises KernelError."""
+    try:
+        return list(decode.routes(channel.query(match_route(address))))
+    except KernelError as error:
+        if error.errno in NO_ROUTE:
+            return []
+        raise
+
+
+def await_addresses(channel: NetlinkSocket, addresses: Sequence[str]) -> None:
+    """Return when packets to these addresses are delivered here. Raises KernelError(ETIMEDOUT) after five seconds.
+
+    An IPv6 address, also one without duplicate address detection, is delivered to only after a deferred kernel job has made its
+    local route; answers that come sooner are dropped. IPv4 needs no wait.
+    """
+    for address in addresses:
+        if ":" in address:
+            _await_local(channel, address)
+
+
+def _await_local(channel: NetlinkSocket, address: str) -> None:
+    pause = SHORTEST_PAUSE
+    for _ in range(PAUSES):
+        if any(item.local for item in deciding_routes(channel, address)):
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+    raise KernelError(errno.ETIMEDOUT, f"address {address}", "the kernel does not deliver to it")
 
 
 def inside(netns: str, ifname: str) -> InsideState:
