@@ -37,6 +37,9 @@ NO_LINK = "fwb-none"
 """A name in our name space that no link has: its digest is none."""
 
 
+CONFIRM_AFTER = 0.5
+"""Seconds until an attachment is confirmed in the store; this process knows it at once. Confirming later keeps the commit out of
+the way of a burst, and most of the commits away from containers that live for a moment."""
 THREADS = 64
 """Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
 
@@ -48,7 +51,14 @@ class Attacher:
     """ADD, DEL, CHECK, GC and STATUS. Calls for one attachment run one after another, others side by side."""
 
     def __init__(
-        self, control: Control, kernel: Kernel, pool: AddressPool, facts: NodeFacts, spool: Spool, log: logging.Logger
+        self,
+        control: Control,
+        kernel: Kernel,
+        pool: AddressPool,
+        facts: NodeFacts,
+        spool: Spool,
+        log: logging.Logger,
+        confirm_after: float = CONFIRM_AFTER,
     ) -> None:
         self._control = control
         self._records = Records(control, facts.node, log)
@@ -60,6 +70,7 @@ class Attacher:
         self._spool = spool
         self._log = log
         self._locks = KeyedLocks()
+        self._confirm_after = confirm_after
         self._threads = ThreadPoolExecutor(THREADS, "cni")
         self._wired: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -194,7 +205,9 @@ class Attacher:
         # The runtime may have deleted it while the agent was away.
         if confirmed and not self._spool.holds(who) and await self._in_thread(self._wires.alive, attachment):
             raise CniError(
-                faults.EXISTS, f"{who.container_id}/{who.ifname} is attached already", f"in {attachment.netns}, {attachment.ips}"
+                faults.EXISTS,
+                f"{who.container_id}/{who.ifname} is attached already",
+                f"in {attachment.netns}, with {', '.join(attachment.ips)}",
             )
         error = combined(await self._remove(attachment), "cannot clean up what an earlier ADD left")
         if error:
@@ -211,7 +224,7 @@ class Attacher:
                 self._log.warning("undoing ADD of %s: %s", attachment.meta.name, error)
             raise _explained(fault, attachment) from fault
         self._wired.add(attachment.meta.name)
-        self._spawn(self._records.confirm(attachment, revision))
+        self._spawn(self._confirm(attachment, revision))
         return self._result(attachment, request)
 
     def _plan(self, request: Request, who: Identity, target: Target) -> Attachment:
@@ -242,6 +255,11 @@ class Attacher:
             return self._pool.allocate(owner, requested)
         except (UserError, ConflictError) as fault:
             raise CniError(faults.ADDRESS, str(fault)) from fault
+
+    async def _confirm(self, attachment: Attachment, revision: int) -> None:
+        await asyncio.sleep(self._confirm_after)
+        if attachment.meta.name in self._wired:
+            await self._records.confirm(attachment, revision)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

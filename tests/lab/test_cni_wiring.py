@@ -107,7 +107,7 @@ async def lab(namespaces: Callable[[str], str], tmp_path: Path) -> AsyncIterator
     kernel = Kernel(links, identify, lambda _ips: None)
     facts = NodeFacts("node", "boot", identify(path))
     spool = Spool(tmp_path, LOG)
-    attacher = Attacher(control, kernel, AddressPool(CIDRS), facts, spool, LOG)
+    attacher = Attacher(control, kernel, AddressPool(CIDRS), facts, spool, LOG, confirm_after=0)
     yield Lab(path, attacher, Recoverer(control, kernel, attacher, spool, LOG), control, links, namespaces)
     await attacher.drain()
     links.close()

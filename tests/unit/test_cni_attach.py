@@ -56,7 +56,7 @@ class Node:
         """A fresh agent over the same store and kernel."""
         kernel = Kernel(self.links, self.identify, self.flush)
         store = Spool(self.spool, LOG)
-        self.attacher = Attacher(self.control, kernel, self.pool, self.facts, store, LOG)
+        self.attacher = Attacher(self.control, kernel, self.pool, self.facts, store, LOG, confirm_after=0)
         self.recoverer = Recoverer(self.control, kernel, self.attacher, store, LOG)
         self.handler = CniHandler(self.attacher, LOG)
 
