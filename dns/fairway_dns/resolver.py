@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fairway_dns.answer import Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
@@ -14,6 +16,9 @@ from fairway_dns.response import aged, join_chain
 from fairway_dns.table import Table
 from fairway_dns.wire import NOERROR, NXDOMAIN, REFUSED, SERVFAIL, Query, Tail, WireError, parse_query, render
 from fairway_dns.zone import TTL
+
+STALE_AFTER = 1.8
+"""Seconds a client waits for the upstreams before it gets an expired answer, if there is one (RFC 8767, 5)."""
 
 Later = Callable[[], Awaitable[bytes]]
 
@@ -52,14 +57,19 @@ class Resolver:
         elsewhere = found
 
         async def later() -> bytes:
-            return self._finish(query, await self._fetch(query, elsewhere), tcp)
+            try:
+                tail = await self._fetch(query, elsewhere)
+            except Exception as error:
+                tail = self._broken(query, error)
+            return self._finish(query, tail, tcp)
 
         return later
 
     def _local(self, query: Query) -> Tail | Elsewhere:
         try:
             found = answer(self._table.zone, self._authorities, query, self._turn)
-        except ValueError as error:
+        except Exception as error:
+            # The edge of the process: whatever is wrong with one name, its client gets an answer.
             return self._broken(query, error)
         if isinstance(found, Tail):
             return found
@@ -76,12 +86,15 @@ class Resolver:
     async def _fetch(self, query: Query, elsewhere: Elsewhere) -> Tail:
         asked = _asked(query, elsewhere)
         self._counters.add("forwarded")
-        response = await self._forwarder.resolve(asked)
-        usable = response.tail.rcode in (NOERROR, NXDOMAIN)
-        old = None if usable else self._cache.get_stale(asked)
-        if old is not None:
+        old = self._cache.get_stale(asked)
+        response = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if old is None else STALE_AFTER):
+                response = await self._forwarder.resolve(asked)
+        if old is not None and (response is None or response.tail.rcode not in (NOERROR, NXDOMAIN)):
             self._counters.add("stale")
             return self._join(query, elsewhere, old)
+        assert response is not None
         self._cache.put(asked, response)
         return self._join(query, elsewhere, aged(response, 0))
 
@@ -95,7 +108,7 @@ class Resolver:
 
     def _broken(self, query: Query, error: Exception) -> Tail:
         self._counters.add("errors")
-        self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error)
+        self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error, exc_info=error)
         return failure(SERVFAIL)
 
     def _finish(self, query: Query, tail: Tail, tcp: bool) -> bytes:

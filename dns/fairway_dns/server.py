@@ -15,6 +15,8 @@ BURST = 64
 """Datagrams read in one go before others on the loop get their turn."""
 Sender = tuple[Any, ...]
 DISCARD = 9
+MAX_DRAIN = 1000
+"""Bursts read at the end; only a flood that cannot be turned away needs a bound."""
 MAX_DATAGRAM = 4097
 """One octet more than the largest query we take, so that a longer one is seen to be longer."""
 
@@ -54,8 +56,9 @@ class UdpServer:
         host, _port, *rest = self._socket.getsockname()
         with suppress(OSError):
             self._socket.connect((host, DISCARD, *rest))
-        while self._burst():
-            pass
+        for _ in range(MAX_DRAIN):
+            if not self._burst():
+                break
         asyncio.get_running_loop().remove_reader(self._socket)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)

@@ -148,10 +148,11 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--domain", default="cluster.local")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
+    domain = found.domain.rstrip(".").lower()
     listen = tuple(parse_address(text).host for text in found.listen)
     if not 0 < found.port < 65536:
         raise UserError(f"no port: {found.port}")
-    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, found.domain, tuple(found.private))
+    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, tuple(found.private))
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:

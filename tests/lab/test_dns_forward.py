@@ -24,7 +24,7 @@ from fairway_kernel.netns import run_in
 pytestmark = pytest.mark.needs_root
 
 Reply = Callable[[dns.message.Message, bool], list[bytes]]
-QUICK = ForwardLimits(patience=0.15, total=0.7)
+QUICK = ForwardLimits(patience=0.3, total=1.0)
 
 
 def inside(namespace: str, body: Callable[[], Awaitable[None]]) -> None:
@@ -144,10 +144,10 @@ def test_a_silent_server_costs_one_patience_once(namespace: str) -> None:
         uplink = forwarder("127.0.0.2", "127.0.0.3")
         start = loop.time()
         assert (await uplink.resolve(asked())).tail.answers == 1
-        assert 0.15 <= loop.time() - start < 0.4
+        assert 0.3 <= loop.time() - start < 0.9
         start = loop.time()
         assert (await uplink.resolve(asked("other.example.com"))).tail.answers == 1
-        assert loop.time() - start < 0.1
+        assert loop.time() - start < 0.25
         assert len(dead.seen) == 1
         await uplink.close()
 
@@ -164,7 +164,7 @@ def test_a_server_that_fails_is_passed_over_at_once(namespace: str, first: Reply
         uplink = forwarder("127.0.0.2", "127.0.0.3")
         start = loop.time()
         assert (await uplink.resolve(asked())).tail.answers == 1
-        assert loop.time() - start < 0.12
+        assert loop.time() - start < 0.25
         await uplink.close()
 
     inside(namespace, body)
@@ -190,7 +190,7 @@ def test_when_all_fail_the_answer_is_servfail_in_bounded_time(namespace: str) ->
         loop = asyncio.get_running_loop()
         await Server(silent).start("127.0.0.2")
         await Server(failing).start("127.0.0.3")
-        for hosts, limit in ((("127.0.0.2",), 0.9), (("127.0.0.3",), 0.2), (("127.0.0.4",), 0.2), ((), 0.1)):
+        for hosts, limit in ((("127.0.0.2",), 1.4), (("127.0.0.3",), 0.8), (("127.0.0.4",), 0.8), ((), 0.5)):
             uplink = forwarder(*hosts)
             start = loop.time()
             assert (await uplink.resolve(asked())).tail.rcode == 2

@@ -219,7 +219,7 @@ def test_replacing_a_worker_under_load_loses_no_query(lab: Lab) -> None:
     asked = answered = 0
     sockets = [run_in(lab.client, _udp) for _ in range(16)]
     wire = dns.message.make_query("localhost", "A").to_wire()
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 1.2
     second = None
     while time.monotonic() < deadline:
         for one in sockets:
@@ -230,19 +230,19 @@ def test_replacing_a_worker_under_load_loses_no_query(lab: Lab) -> None:
                 answered += one.recv(512)[3] & 15 == 0
             except TimeoutError:
                 pass
-        if second is None and time.monotonic() > deadline - 1.5:
+        if second is None and time.monotonic() > deadline - 0.9:
             second = lab.worker(lab.config())
             first.send_signal(signal.SIGTERM)
     for one in sockets:
         one.close()
     assert first.wait(5) == 0
-    assert asked > 1000
+    assert asked > 300
     assert answered == asked
 
 
 def _udp() -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.settimeout(0.5)
+    made.settimeout(2)
     made.connect((V4, 53))
     return made
 

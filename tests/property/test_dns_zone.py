@@ -55,7 +55,7 @@ def ask(zone: Zone, name: str, rtype: str) -> dns.message.Message:
     return dns.message.from_wire(render(query, tail, tcp=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.sets(records, max_size=5), st.sets(records, max_size=5), questions), max_size=12))
 def test_a_zone_after_any_deltas_answers_as_the_list_of_its_records(
     steps: list[tuple[set[Record], set[Record], tuple[str, str]]],
@@ -97,7 +97,7 @@ KINDS = st.sampled_from(["virtual", "headless", "declared", "external", "no serv
 changes = st.builds(objects, namespaces, labels, st.integers(1, 3), KINDS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(changes, max_size=25))
 def test_incremental_compilation_equals_compilation_from_nothing(steps: list[tuple[Change, ...]]) -> None:
     compiler, world = ZoneCompiler(), World()
@@ -114,7 +114,7 @@ def test_incremental_compilation_equals_compilation_from_nothing(steps: list[tup
     assert held == compiler.records
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_no_octets_make_us_fail_and_every_reply_can_be_read(data: st.DataObject) -> None:
     zone = Zone(held=(Z,))
@@ -142,7 +142,7 @@ def test_no_octets_make_us_fail_and_every_reply_can_be_read(data: st.DataObject)
                 dnslib.DNSRecord.parse(reply)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 30))
 def test_broken_upstream_replies_raise_wire_errors_only(junk: bytes, cut: int) -> None:
     made = dns.message.make_response(dns.message.make_query("www.example.com", "A"))

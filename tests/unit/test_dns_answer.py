@@ -341,13 +341,13 @@ def test_answers_in_a_query_are_a_format_error(zone: Zone) -> None:
 def test_hostile_messages_cost_no_more_than_good_ones(zone: Zone) -> None:
     base = dns.message.make_query(WEB, "A").to_wire()
     many = base[:10] + struct.pack("!H", 4000) + base[12:] + (b"\0" + struct.pack("!HHIH", 1, 1, 0, 4) + b"1234") * 4000
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         for data in (many, base + bytes(60_000), base[:10] + b"\xff\xff" + base[12:]):
             reply = raw(zone, data)
             assert reply is not None
             assert reply[3] & 15 == dns.rcode.FORMERR
-    assert (time.perf_counter() - start) / 300 < 0.001
+    assert (time.process_time() - start) / 300 < 0.001
 
 
 def test_addresses_rotate(zone: Zone) -> None:
