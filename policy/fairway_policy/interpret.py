@@ -1,7 +1,6 @@
 """A packet evaluator over compiled elements: what the chains of `layout` do, written in Python.
 
-For those who must judge by the compiled tables without a kernel: tests that compare them with `verdict`, and the agent's check
-that the two agree. Each method mirrors the chain it is named after.
+For whoever must judge by the compiled tables without a kernel, such as the tests that compare them with `verdict`.
 """
 
 from __future__ import annotations
