@@ -72,7 +72,6 @@ def kill_in(namespaces: Sequence[str]) -> None:
     while pids := pids_in(namespaces):
         for pid in pids:
             _kill(pid, wanted)
-        _reap(pids)
         if time.monotonic() > deadline:
             raise LabError(f"processes do not end: {pids}")
         time.sleep(0.005)
@@ -104,10 +103,3 @@ def _kill(pid: int, wanted: set[tuple[int, int]]) -> None:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)
-
-
-def _reap(pids: Iterable[int]) -> None:
-    """Collect those that are our children; a zombie keeps its namespace."""
-    for pid in pids:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairway_core.errors import ConflictError, NotFoundError
+from fairway_core.errors import ConflictError, NotFoundError, Place, UserError
 from fairway_netlab.plan import LabPlan, plan_lab
 from fairway_netlab.topology import Topology, topology_from
 
@@ -53,11 +53,13 @@ class LabState:
 
 
 def load_state(name: str, root: Path) -> LabState:
-    """The state of a laboratory. Raises NotFoundError."""
+    """The state of a laboratory. Raises NotFoundError, UserError if the file was damaged."""
     try:
         stored: Mapping[str, Any] = json.loads((root / name / FILE).read_text())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"there is no laboratory {name} in {root}") from error
+    except ValueError as error:
+        raise UserError("is not the state of a laboratory", Place(str(root / name / FILE))) from error
     addresses = {title: tuple(items) for title, items in stored["addresses"].items()}
     return LabState(topology_from(stored["topology"]), root, addresses)
 

@@ -85,28 +85,26 @@ def test_a_node_with_names_services_and_isolation(lab: Up, matrix: Callable[[Lab
     assert asked.returncode == 1
     assert "web-only" in asked.stdout
     assert fairway(shop, "why", "shop/client", "shop/web-1:8080").returncode == 0
+    _the_command_line_speaks(shop)
 
 
-def test_the_command_line_against_a_node(lab: Up) -> None:
-    shop = lab(SHOP)
+def _the_command_line_speaks(shop: Lab) -> None:
     names = fairway(shop, "get", "pods", "-A", "-o", "name").stdout.split()
     assert names == ["pod/stranger", "pod/client", "pod/web-1", "pod/web-2"]
     rows = [line.split() for line in fairway(shop, "get", "po", "-n", "shop", "-l", "app=web").stdout.splitlines()]
     assert [row[0] for row in rows] == ["NAME", "web-1", "web-2"]
     assert rows[1][3] == ",".join(shop.addresses("web-1"))
     assert json.loads(fairway(shop, "get", "pod", "client", "-n", "shop", "-o", "json").stdout)["kind"] == "Pod"
-    missing = fairway(shop, "get", "svc", "nope")
-    assert missing.returncode == 1 and "nope" in missing.stderr
     invalid = fairway(shop, "get", "pods", "-l", "!!")
     assert invalid.returncode == 2, invalid
     status = fairway(shop, "status")
     assert status.returncode == 0, status.stdout
     assert "ready" in status.stdout and "4 Pod" in status.stdout
-    shop.apply(DECLARED)
     described = fairway(shop, "describe", "svc", "web", "-n", "shop").stdout
     assert f"{shop.address('web-1')} (web-1)" in described.splitlines()[-1]
     assert fairway(shop, "delete", "svc", "web", "-n", "shop").stdout == "service/web deleted\n"
-    assert fairway(shop, "delete", "svc", "web", "-n", "shop").returncode == 1
+    again = fairway(shop, "delete", "svc", "web", "-n", "shop")
+    assert (again.returncode, again.stderr) == (1, "error: service/web does not exist\n")
 
 
 def test_containers_come_and_go_and_agents_die_and_return(lab: Up, matrix: Callable[[Lab], Matrix]) -> None:
@@ -124,32 +122,14 @@ def test_containers_come_and_go_and_agents_die_and_return(lab: Up, matrix: Calla
     assert "late" not in fairway(shop, "get", "pods", "-A", "-o", "name").stdout
 
 
-def test_two_nodes_a_link_and_a_host_outside(lab: Up, matrix: Callable[[Lab], Matrix]) -> None:
-    wide = lab(
-        {
-            "nodes": [
-                {"name": "n1", "podCIDRs": ["10.244.1.0/24", "fd00:10:1::/64"]},
-                {"name": "n2", "podCIDRs": ["10.244.2.0/24", "fd00:10:2::/64"], "mode": "routed"},
-            ],
-            "containers": [
-                {"name": "a", "node": "n1", "serve": WEB},
-                {"name": "b", "node": "n2", "serve": WEB},
-                {"name": "c", "node": "n2"},
-            ],
-            "hosts": [{"name": "ext", "serve": WEB}],
-            "links": [{"nodes": ["n1", "n2"], "hosts": ["ext"]}],
-        }
-    )
-    names = ["a", "b", "ext"]
-    everything = matrix(wide)
-    for source in [*names, "c"]:
-        for destination in names:
-            everything.expect_some(source, destination, 8080).expect_some(source, destination, 5353, "UDP")
-    everything.check()
-
-
-def test_the_topology_of_the_readme_comes_up(lab: Up) -> None:
+def test_the_topology_of_the_readme_two_nodes_a_link_and_a_host(lab: Up, matrix: Callable[[Lab], Matrix]) -> None:
     text = README.read_text().split("```yaml\n")[1].split("```")[0]
-    topology = parse_topology("README.md", text)
-    built = lab({**topology.model_dump(exclude={"name", "manifests"})})
-    assert {station.name for station in built.plan.stations} == {item.name for item in (*topology.containers, *topology.hosts)}
+    topology = parse_topology("README.md", text).model_dump(exclude={"name"})
+    wide = lab(topology)
+    assert [node.mode for node in wide.plan.nodes] == ["bridge", "routed"]
+    everything = matrix(wide)
+    for source in ("client", "legacy"):
+        everything.expect_some(source, "web-1", 8080).expect_some(source, "web-1", 5353, "UDP")
+    for source in ("client", "web-1"):
+        everything.expect_some(source, "legacy", 5432)
+    everything.check()

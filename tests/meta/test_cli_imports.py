@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -99,15 +99,19 @@ def test_commands_that_only_ask_import_little(environment: dict[str, str], argum
     assert "fairway_core.documents" not in loaded
 
 
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_get_answers_within_its_budget(environment: dict[str, str]) -> None:
     times = []
-    for _ in range(7):
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "fairway_cli.main", "get", "pods"], env=environment, capture_output=True, check=True
-        )
-        times.append(time.perf_counter() - began)
-    # The fastest of several: other work on the machine only adds.
+    command = [sys.executable, "-m", "fairway_cli.main", "get", "pods"]
+    for _ in range(5):
+        began = _cpu_seconds()
+        subprocess.run(command, env=environment, capture_output=True, check=True)
+        times.append(_cpu_seconds() - began)
+    # Processor time: what a busy machine does meanwhile is not the command's fault.
     assert min(times) < BUDGET_SECONDS
 
 
