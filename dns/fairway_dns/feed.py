@@ -17,6 +17,8 @@ from fairway_dns.zone import Record, ZoneDelta
 
 BACKLOG = 64
 """Deltas that may wait for one worker; a slower one gets a fresh snapshot instead."""
+LARGE = 2000
+"""Records; a larger delta would stall both loops as one frame, so it travels as a snapshot in chunks."""
 HELLO_TIMEOUT = 5.0
 
 
@@ -95,6 +97,10 @@ class ZoneFeed:
         self._records -= delta.remove
         self._records |= delta.add
         self._revision = revision
+        if len(delta) > LARGE:
+            for connection in self._connections:
+                connection.mark_stale()
+            return
         data = encode(Delta(delta, revision))
         for connection in self._connections:
             connection.push(data)

@@ -129,6 +129,24 @@ async def test_a_slow_worker_gets_a_snapshot_instead_of_a_backlog(tmp_path: Path
         writer.close()
 
 
+async def test_a_large_change_travels_as_a_snapshot(tmp_path: Path) -> None:
+    path = tmp_path / "feed.sock"
+    async with feeding(path) as feed:
+        feed.reset({ONE}, 1)
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(encode(Hello(1, 7, None)))
+        cutter, frames = FrameReader(), list[Frame]()
+        feed.publish(ZoneDelta(add=frozenset({TWO})), 2)
+        await until(lambda: feed.workers())
+        feed.publish(ZoneDelta(add=frozenset(Record(f"n{n}.x", "A", "10.0.0.1") for n in range(2500))), 3)
+        async with asyncio.timeout(5):
+            while not (frames and frames[-1] == End(3)):
+                frames += [decode(body) for body in cutter.feed(await reader.read(1 << 16))]
+        assert sum(len(frame.records) for frame in frames if isinstance(frame, Chunk)) >= 2502
+        assert not any(isinstance(frame, Delta) and len(frame.delta) > 2000 for frame in frames)
+        writer.close()
+
+
 async def test_a_worker_serves_on_without_the_agent_and_takes_the_next_table(tmp_path: Path) -> None:
     path = tmp_path / "feed.sock"
     async with client(path) as table:
