@@ -19,7 +19,7 @@ from fairway_core.errors import KernelError
 from fairway_kernel import netns
 from fairway_kernel.link.manager import KernelLinks
 from fairway_kernel.link.objects import Bridge, Veth
-from fairway_kernel.link.rtnl import LOOPBACK_INDEX, RT_SCOPE_UNIVERSE, add_address, host_route, neighbour
+from fairway_kernel.link.rtnl import LOOPBACK_INDEX, RT_SCOPE_UNIVERSE, add_address, default_route, host_route, neighbour
 from fairway_kernel.netlink import NetlinkSocket, Request
 from fairway_kernel.sysctl import Sysctls
 
@@ -266,3 +266,18 @@ def test_many_at_once_from_many_threads_leak_no_descriptor(node: Node) -> None:
     assert open_files() == before
     found = node.links.read()
     assert (found.veths, found.routes, found.neighbours) == ((), (), ())
+
+
+def test_mtu_is_that_of_the_best_default_route(namespace: str) -> None:
+    links = KernelLinks(namespace)
+    links.ensure_loopback(())
+    for name, mtu in (("up4", 1400), ("up6", 1380)):
+        links.ensure_bridge(Bridge(name, "02:00:00:00:00:07", (), mtu))
+    index = netns.run_in(namespace, lambda: {name: socket.if_nametoindex(name) for name in ("up4", "up6")})
+    assert links.default_mtu() == 1500
+    Sysctls(namespace).ensure({"net.ipv6.conf.up6.disable_ipv6": "0"})
+    netns.run_in(namespace, lambda: _transact([default_route("fe80::7", index["up6"])]))
+    assert links.default_mtu() == 1380
+    netns.run_in(namespace, lambda: _transact([default_route("192.0.2.9", index["up4"])]))
+    assert links.default_mtu() == 1400
+    links.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_kernel.link.rtnl import (
+    AF_UNSPEC,
     IFA_ADDRESS,
     IFA_LABEL,
     IFA_LOCAL,
@@ -137,9 +138,10 @@ def address_of(payload: bytes) -> Address:
     return Address(index, _text(data), bits, text(found.get(IFA_LABEL, b"")), u32(found.get(IFA_RT_PRIORITY, NO_ATTRIBUTE)))
 
 
-def routes(replies: Iterable[Reply]) -> Iterator[Route]:
+def routes(replies: Iterable[Reply], version: int = AF_UNSPEC) -> Iterator[Route]:
+    """The routes of one family. A kernel without IPv6 answers a listing of it with all families."""
     for reply in replies:
-        if reply.kind in (RTM_NEWROUTE, RTM_DELROUTE):
+        if reply.kind in (RTM_NEWROUTE, RTM_DELROUTE) and version in (AF_UNSPEC, reply.payload[0]):
             yield route_of(reply.payload)
 
 
@@ -158,9 +160,10 @@ def route_of(payload: bytes) -> Route:
     return Route(destination, bits, protocol, device, _text(gateway), metric, table, kind == RTN_LOCAL)
 
 
-def neighbours(replies: Iterable[Reply]) -> Iterator[Neighbour]:
+def neighbours(replies: Iterable[Reply], version: int = AF_UNSPEC) -> Iterator[Neighbour]:
+    """The neighbours of one family, as for `routes`."""
     for reply in replies:
-        if reply.kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
+        if reply.kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and version in (AF_UNSPEC, reply.payload[0]):
             yield neighbour_of(reply.payload)
 
 

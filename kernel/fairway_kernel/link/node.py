@@ -109,7 +109,7 @@ def ensure_service_routes(channel: NetlinkSocket, cidrs: Sequence[str]) -> None:
     bridge = min((item.index for item in links if item.name.startswith("fw-") and item.kind == "bridge"), default=0)
     for version, device in ((AF_INET, LOOPBACK_INDEX), (AF_INET6, bridge)):
         try:
-            table = list(decode.routes(channel.query(dump_routes(version))))
+            table = list(decode.routes(channel.query(dump_routes(version)), version))
         except KernelError as error:
             if error.errno in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
                 continue

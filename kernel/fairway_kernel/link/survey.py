@@ -42,7 +42,7 @@ def node_links(channel: NetlinkSocket) -> NodeLinks:
     bridges = frozenset(item.name for item in links if item.name.startswith(BRIDGE_PREFIX) and item.kind == "bridge")
     veths = tuple(_observed(item, names) for item in links if item.name.startswith(VETH_PREFIXES) and item.kind == "veth")
     ours = bridges | {item.host_ifname for item in veths}
-    entries = [item for version in FAMILIES for item in decode.neighbours(channel.query(dump_neighbours(version)))]
+    entries = [item for version in FAMILIES for item in decode.neighbours(channel.query(dump_neighbours(version)), version)]
     return NodeLinks(
         bridges=bridges,
         veths=tuple(sorted(veths, key=lambda item: item.host_ifname)),
@@ -149,16 +149,16 @@ def _to_host(item: decode.Route) -> bool:
 
 
 def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:
-    found = [item for version in FAMILIES for item in decode.routes(channel.query(dump_routes(version, ROUTE_PROTOCOL)))]
+    found = [item for version in FAMILIES for item in decode.routes(channel.query(dump_routes(version, ROUTE_PROTOCOL)), version)]
     return [item for item in found if item.protocol == ROUTE_PROTOCOL and item.table == RT_TABLE_MAIN]
 
 
 def _all(channel: NetlinkSocket, version: int) -> Iterator[decode.Route]:
-    return decode.routes(channel.query(dump_routes(version, table=RT_TABLE_UNSPEC)))
+    return decode.routes(channel.query(dump_routes(version, table=RT_TABLE_UNSPEC)), version)
 
 
 def _main(channel: NetlinkSocket, version: int) -> Sequence[decode.Route]:
-    return [item for item in decode.routes(channel.query(dump_routes(version))) if item.table == RT_TABLE_MAIN]
+    return [item for item in decode.routes(channel.query(dump_routes(version)), version) if item.table == RT_TABLE_MAIN]
 
 
 def _observed(item: decode.Link, names: dict[int, str]) -> ObservedVeth:
