@@ -62,7 +62,7 @@ class Zone:
         self._nodes: dict[bytes, Node] = {}
         self.revision: int | None = None
         """The store revision the records stand for; None before the first synchronisation."""
-        self.shared_tails: list[dict[int, tuple[Tail, ...]]] = []
+        self._shared_tails: list[dict[int, tuple[Tail, ...]]] = []
         for name in held:
             self._grow(to_key(name)).below += 1
 
@@ -94,12 +94,12 @@ class Zone:
         """Remember built replies. `foreign` ones hold data of other names too and are dropped at any change."""
         node.tails[rtype] = tails
         if foreign:
-            self.shared_tails.append(node.tails)
+            self._shared_tails.append(node.tails)
 
     def _forget_tails(self) -> None:
-        for tails in self.shared_tails:
+        for tails in self._shared_tails:
             tails.clear()
-        self.shared_tails = []
+        self._shared_tails = []
 
     def _add(self, record: Record) -> None:
         node = self._grow(to_key(record.name))
