@@ -56,7 +56,7 @@ def foreign(namespace: str) -> Foreign:
 
 
 def test_our_own_transactions_are_ignored_and_never_delivered(monitor: NftMonitor, runner: LibnftablesRunner) -> None:
-    runner.run(Transaction([AddElements(NUMBERS, tuple(((number,), ()) for number in range(50_000)))]))
+    runner.run(Transaction([AddElements(NUMBERS, tuple(((number,), ()) for number in range(20_000)))]))
     runner.run(Transaction([DeleteTable(INET), AddTable(INET)]))
     assert monitor.drain() is False
 

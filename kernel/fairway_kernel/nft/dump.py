@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ _RECEIVE_BUFFER_FORCE = 33
 _RECEIVE_BYTES = 4 << 20
 _DATAGRAM = 1 << 18
 _ATTEMPTS = 10
+_PAUSE_SECONDS = 0.01
 _TABLE_NAME, _TABLE_FLAGS, _GENERATION_ID = 1, 2, 1
 _DORMANT = 0x1
 _TABLE_ATTRIBUTE, _SET_ATTRIBUTE = 1, 2
@@ -37,12 +39,14 @@ class KernelReader:
 
     def read(self, table: Table, layout: Layout, elements: bool = True) -> TableState | None:
         """The table, or None if there is none. Raises KernelError; EINTR if others commit faster than we can read."""
-        for _attempt in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            # Hash tables grow in the background after a large commit: give them time.
+            time.sleep(attempt * _PAUSE_SECONDS)
             before = self._generation()
             try:
                 state = self._read_once(table, layout, elements)
             except KernelError as error:
-                # ENOENT: a set went between two requests. EINTR: the kernel says the dump is torn.
+                # ENOENT: a set went between two requests. EINTR: the dump is torn.
                 if error.errno not in (errno.ENOENT, errno.EINTR):
                     raise
                 continue

@@ -45,6 +45,7 @@ IFNAME = Kind("ifname", 16, 41)
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
 NFPROTO_NAMES = {2: "ipv4", 10: "ipv6"}
+NFPROTO_NUMBERS = {name: number for number, name in NFPROTO_NAMES.items()}
 
 VERDICT_TYPE = 0xFFFFFF00
 VERDICT_WIDTH = 16

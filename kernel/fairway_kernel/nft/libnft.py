@@ -1,4 +1,4 @@
-"""The real runner: text transactions through libnftables in process, reads through netlink.
+"""The real runner: text transactions through libnftables in process; elements, the hot path, and reads straight over netlink.
 
 The only file that loads libnftables (PyPI `pip-nftables` over Debian's libnftables1). The library's socket and its interface
 look-ups belong to the thread that calls it, so a runner for another network namespace owns a thread that lives there.
@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 from fairway_core.errors import KernelError
 from fairway_kernel.netns import enter
+from fairway_kernel.nft.batch import ElementWriter
 from fairway_kernel.nft.dump import KernelReader
+from fairway_kernel.nft.encode import messages
 from fairway_kernel.nft.faults import kernel_error
 from fairway_kernel.nft.objects import Layout, Table, TableState
 from fairway_kernel.nft.transaction import Transaction
@@ -26,16 +28,19 @@ T = TypeVar("T")
 class LibnftablesRunner:
     """Implements NftRunner. Thread-safe: calls are carried out one after the other.
 
-    `netns` is a path such as /run/netns/node, None for the namespace of the caller, who must then stay in it. Raises KernelError
+    `netns` is a path such as /run/netns/node, None for the namespace of the caller, who must then stay in it.
+    `elements_over_netlink` lets transactions of nothing but elements pass by the library. Raises KernelError
     ENOENT for a missing namespace or library; ImportError without the Python package.
     """
 
-    def __init__(self, netns: str | None = None) -> None:
+    def __init__(self, netns: str | None = None, elements_over_netlink: bool = True) -> None:
+        self._elements = elements_over_netlink
         self._lock = threading.Lock()
         self._worker = None if netns is None else ThreadPoolExecutor(1, "nft")
         try:
             self._library: Any = self._call(lambda: _open_library(netns))
             self._reader = KernelReader(netns)
+            self._writer = ElementWriter(netns)
         except BaseException:
             if self._worker is not None:
                 self._worker.shutdown()
@@ -43,9 +48,11 @@ class LibnftablesRunner:
 
     def run(self, transaction: Transaction) -> None:
         """Commit. Raises KernelError with the kernel's errno and the place in the script it refused."""
-        script = str(transaction)
-        if script:
-            with self._lock:
+        with self._lock:
+            if self._elements and self._run_elements(transaction):
+                return
+            script = str(transaction)
+            if script:
                 self._call(lambda: self._commit(script))
 
     def read(self, table: Table, layout: Layout, elements: bool = True) -> TableState | None:
@@ -57,9 +64,22 @@ class LibnftablesRunner:
         """Release library, sockets and thread. Calling it again does nothing."""
         with self._lock:
             self._reader.close()
+            self._writer.close()
             self._library = None
             if self._worker is not None:
                 self._worker.shutdown()
+
+    def _run_elements(self, transaction: Transaction) -> bool:
+        """Whether the transaction was nothing but elements and is committed. If it was refused, text is tried after it: that
+        explains in words, and knows every kernel's ways."""
+        try:
+            batch = messages(transaction.operations)
+            if batch is None:
+                return False
+            self._writer.run(batch)
+        except (KernelError, ValueError):
+            return False
+        return True
 
     def _call(self, function: Callable[[], T]) -> T:
         return function() if self._worker is None else self._worker.submit(function).result()

@@ -7,10 +7,12 @@ Source: include/uapi/linux/netfilter/nf_tables.h; concatenations as laid out by 
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv6Address
 
+from fairway_core.errors import KernelError
 from fairway_kernel.nft import fields, wire
 from fairway_kernel.nft.fields import Kind
 from fairway_kernel.nft.objects import (
@@ -85,13 +87,21 @@ def _base(found: dict[int, bytes]) -> str:
 
 
 def elements(decl: SetDecl, bodies: Iterable[bytes]) -> dict[ElementKey, ElementValue]:
-    """The elements of one dumped set in canonical form."""
+    """The elements of one dumped set in canonical form.
+
+    Raises KernelError(EINTR) for a torn dump: a hash table that is resized between two parts of a dump repeats some elements and
+    leaves out as many, and the kernel does not say so.
+    """
     interval = "interval" in decl.flags
     raw = _raw_elements(bodies)
     value = _value_decoder(decl)
     if not interval:
         single = _single_decoder(decl.key)
-        return {single(low): value(data) for low, _high, data, _flags in raw}
+        pairs = [(single(low), value(data)) for low, _high, data, _flags in raw]
+        found: dict[ElementKey, ElementValue] = dict(pairs)
+        if len(found) != len(pairs):
+            raise KernelError(errno.EINTR, "nftables dump", f"set {decl.name} is being resized")
+        return found
     key = _range_decoder(decl.key)
     if len(decl.key) == 1:
         raw = _paired(raw, fields.kind_of(decl.key[0]).width)

@@ -15,11 +15,13 @@ NEWTABLE, GETTABLE, DELTABLE = 0, 1, 2
 NEWCHAIN, GETCHAIN = 3, 4
 NEWRULE, GETRULE = 6, 7
 NEWSET, GETSET = 9, 10
-NEWSETELEM, GETSETELEM = 12, 13
+NEWSETELEM, GETSETELEM, DELSETELEM = 12, 13, 14
 NEWGEN, GETGEN = 15, 16
 
 REQUEST, DUMP, DUMP_INTERRUPTED = 0x001, 0x300, 0x010
+ACKNOWLEDGE, CREATE = 0x004, 0x400
 ERROR, DONE = 2, 3
+BATCH_BEGIN, BATCH_END = 16, 17
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 
 _HEADER = struct.Struct("=IHHII")
@@ -90,6 +92,19 @@ def request(command: int, family: str, sequence: int, body: bytes = b"", *, dump
     payload = _GENERIC.pack(FAMILIES.get(family, 0), 0, 0) + body
     flags = REQUEST | (DUMP if dump else 0)
     return _HEADER.pack(_HEADER.size + len(payload), SUBSYSTEM << 8 | command, flags, sequence, 0) + payload
+
+
+def change(command: int, family: str, sequence: int, body: bytes, *, acknowledge: bool) -> bytes:
+    """One change inside a batch."""
+    payload = _GENERIC.pack(FAMILIES[family], 0, 0) + body
+    flags = REQUEST | (CREATE if command == NEWSETELEM else 0) | (ACKNOWLEDGE if acknowledge else 0)
+    return _HEADER.pack(_HEADER.size + len(payload), SUBSYSTEM << 8 | command, flags, sequence, 0) + payload
+
+
+def batch_mark(kind: int, sequence: int) -> bytes:
+    """Begin or end of a batch for nf_tables; the subsystem stands in network order."""
+    payload = struct.pack("=BB", 0, 0) + SUBSYSTEM.to_bytes(2, "big")
+    return _HEADER.pack(_HEADER.size + len(payload), kind, REQUEST, sequence, 0) + payload
 
 
 def text(payload: bytes) -> str:
