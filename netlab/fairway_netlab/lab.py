@@ -15,17 +15,31 @@ from fairway_netlab.guard import Guard
 from fairway_netlab.plan import DEFAULT_ROOT, NETNS_DIR, LabPlan, NodePlan, StationPlan
 from fairway_netlab.probe import Outcome, Target, probe_all
 from fairway_netlab.processes import in_container, in_namespace, kill_in
-from fairway_netlab.run import Say, apply, await_agent, await_helper, build, check_machine, down, start_agent, start_helper
+from fairway_netlab.run import (
+    Process,
+    Say,
+    apply,
+    await_agent,
+    await_helper,
+    build,
+    check_machine,
+    down,
+    start_agent,
+    start_helper,
+)
 from fairway_netlab.state import LabState, load_state
 from fairway_netlab.topology import Topology, topology_from
+
+REAP_SECONDS = 5.0
 
 
 class Lab:
     """Names are those of the topology: NODE, HOST, CONTAINER or NAMESPACE/CONTAINER. Everything blocks."""
 
-    def __init__(self, state: LabState, guard: Guard | None = None) -> None:
+    def __init__(self, state: LabState, guard: Guard | None = None, started: Sequence[Process] = ()) -> None:
         self._state = state
         self._guard = guard
+        self._started = list(started)
         self.plan: LabPlan = state.plan
 
     @property
@@ -101,7 +115,7 @@ class Lab:
         station = self.plan.stations[len(given["containers"]) - 1]
         try:
             netns.create(station.netns)
-            start_helper(station)
+            self._started.append(start_helper(station))
             self._state.addresses[station.title] = attach(self.node(station.node), station)
             await_helper(station)
         except BaseException:
@@ -133,7 +147,8 @@ class Lab:
     def start_agent(self, node: str = "") -> None:
         """Start a node's agent again and wait until it is ready."""
         plan = self.node(node)
-        await_agent(plan, start_agent(plan))
+        self._started.append(start_agent(plan))
+        await_agent(plan, self._started[-1])
 
     def keep(self) -> None:
         """Let the laboratory outlive this process; `fairway lab down` removes it."""
@@ -144,6 +159,8 @@ class Lab:
         """Remove everything. Idempotent."""
         try:
             down(self.name, self._state.root)
+            while self._started:
+                self._started.pop().wait(REAP_SECONDS)
         finally:
             if self._guard:
                 self._guard.close()
@@ -159,12 +176,13 @@ def up(topology: Topology, root: Path = DEFAULT_ROOT, base: Path | None = None, 
     _refuse_taken(state.plan)
     state.claim()
     guard: Guard | None = None
+    started: list[Process] = []
     try:
         guard = Guard(topology.name, root)
-        build(state, base or Path(), say)
-        return Lab(state, guard)
+        build(state, base or Path(), say, started)
+        return Lab(state, guard, started)
     except BaseException:
-        Lab(state, guard).down()
+        Lab(state, guard, started).down()
         raise
 
 

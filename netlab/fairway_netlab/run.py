@@ -30,6 +30,7 @@ LIVE_SECONDS = 30
 PROGRAMS = ("nsenter", "unshare", "ip", "mount")
 
 Say = Callable[[str], None]
+Process = subprocess.Popen[bytes]
 
 
 def check_machine() -> None:
@@ -41,19 +42,24 @@ def check_machine() -> None:
         raise UserError(f"programs are missing: {', '.join(missing)} (packages util-linux, mount and iproute2)")
 
 
-def build(state: LabState, base: Path, say: Say) -> None:
-    """Everything, in order. Relative manifest paths start at `base`. Raises LabError and others; the caller then calls `down`."""
+def build(state: LabState, base: Path, say: Say, started: list[Process]) -> None:
+    """Everything, in order. Relative manifest paths start at `base`. Raises LabError and others; the caller then calls `down`.
+
+    Every process is put into `started` at once: an exception that a signal handler raises while a forgotten Popen object is
+    being finalized would be swallowed, and the interruption with it.
+    """
     plan = state.plan
     for name in plan.namespaces:
         netns.create(name)
     for name, batch in plan.wiring:
         run(["ip", "-n", name, "-batch", "-"], batch)
     say(f"{len(plan.nodes)} nodes, {len(plan.stations)} containers and hosts")
-    agents = {node.name: start_agent(node) for node in plan.nodes}
-    for station in plan.stations:
-        start_helper(station)
     for node in plan.nodes:
-        await_agent(node, agents[node.name])
+        started.append(start_agent(node))
+    for station in plan.stations:
+        started.append(start_helper(station))
+    for node, agent in zip(plan.nodes, started, strict=False):
+        await_agent(node, agent)
         say(f"agent of {node.name} is ready")
     _apply_manifests(plan, base)
     for station in plan.stations:
@@ -65,7 +71,7 @@ def build(state: LabState, base: Path, say: Say) -> None:
         await_helper(station)
 
 
-def start_agent(node: NodePlan) -> subprocess.Popen[bytes]:
+def start_agent(node: NodePlan) -> Process:
     """The node's own agent, as a user would run it, inside the node's namespace."""
     node.directory.mkdir(parents=True, exist_ok=True)
     # JSON is YAML too.
@@ -74,7 +80,7 @@ def start_agent(node: NodePlan) -> subprocess.Popen[bytes]:
     return start(in_namespace(node.netns, command), node.log_file)
 
 
-def await_agent(node: NodePlan, process: subprocess.Popen[bytes] | None = None, timeout: float = READY_SECONDS) -> None:
+def await_agent(node: NodePlan, process: Process | None = None, timeout: float = READY_SECONDS) -> None:
     """Return when the agent says it is ready. Raises LabError with its reasons or the end of its log."""
     deadline = time.monotonic() + timeout
     reason = "does not answer"
@@ -93,7 +99,7 @@ def await_agent(node: NodePlan, process: subprocess.Popen[bytes] | None = None, 
     raise LabError(f"the agent of {node.name} is not ready after {timeout:g} s: {reason}; log: {_tail(node.log_file)}")
 
 
-def start_helper(station: StationPlan) -> None:
+def start_helper(station: StationPlan) -> Process:
     """The process that serves and probes inside the container."""
     station.directory.mkdir(parents=True, exist_ok=True)
     resolv = station.resolv_file if station.resolv_conf else None
@@ -102,7 +108,7 @@ def start_helper(station: StationPlan) -> None:
     ports = [f"{item.protocol}/{item.port}" for item in station.serve]
     # Without site packages: half the start-up time, and nothing of ours is needed inside.
     command = [sys.executable, "-I", "-S", str(helper.__file__), station.name, str(station.control), *ports]
-    start(in_container(station.netns, resolv, command), station.directory / "helper.log")
+    return start(in_container(station.netns, resolv, command), station.directory / "helper.log")
 
 
 def await_helper(station: StationPlan) -> None:
