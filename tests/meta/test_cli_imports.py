@@ -142,3 +142,16 @@ def test_every_flag_has_an_environment_variable() -> None:
     assert len(options) > 30
     without = [f"{path} {option.opts[0]}" for path, option in options if not str(option.envvar).startswith("FAIRWAY_")]
     assert without == []
+
+
+def test_the_readme_names_every_command_and_flag() -> None:
+    text = (Path(__file__).parents[2] / "cli" / "README.md").read_text()
+    assert [name for name in COMMANDS if f"\n    fairway {name}" not in text] == []
+    for name in sorted(set(COMMANDS) - {"lab"}):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        line = next(
+            line for line in text.splitlines() if line.startswith(f"    fairway {name} ") or line == f"    fairway {name}"
+        )
+        shortest = [min(option.opts, key=len) for option in command.params if isinstance(option, click.Option)]
+        assert [flag for flag in shortest if flag not in line and flag not in ("--agent", "--help")] == []
