@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fairway_kernel.nft.fields import MAP, same_elements, shape_of
 from fairway_kernel.nft.markers import RULES_PREFIX, layout_digest, layout_marker, rules_digest, rules_marker
-from fairway_kernel.nft.objects import Chain, Elements, Layout, SetDecl, Table, TableState
+from fairway_kernel.nft.objects import Chain, Elements, Layout, SetDecl, SetShape, Table, TableState
 from fairway_kernel.nft.transaction import (
     AddChain,
     AddElements,
@@ -101,7 +101,7 @@ class _Rewrite:
 
     def structure(self, faults: tuple[str, ...]) -> Structure:
         shapes = self.state.shapes
-        renewed = [decl for decl in self.part.sets if decl.name in shapes and shapes[decl.name] != shape_of(decl)]
+        renewed = [decl for decl in self.part.sets if decl.name in shapes and _must_renew(decl, shapes[decl.name])]
         kept = self._kept({decl.name: decl for decl in self.part.sets})
         self.tx.add(AddTable(self.table))
         self._empty_chains()
@@ -153,6 +153,17 @@ class _Rewrite:
     def _mark(self) -> None:
         self.tx.add(*(DeleteChain(Chain(name, table=self.table)) for name in sorted(self.state.markers)))
         self.tx.add(AddChain(layout_marker(self.table, layout_digest(self.part))))
+
+
+def _must_renew(decl: SetDecl, shape: SetShape) -> bool:
+    """Whether a set that is there has to be made anew when the chains are rewritten.
+
+    nft 1.0.6 cannot write a NAT rule that looks into a map with a transport field as data once it has read that map back from the
+    kernel ("conflicting protocols specified: tcp vs. th"); a map declared in the same transaction is fine. What packets put
+    into a dynamic map would be lost, and no NAT rule uses one of ours.
+    """
+    unreadable = decl.typeof and not decl.dynamic and any(name.startswith("th ") for name in decl.value or ())
+    return unreadable or shape != shape_of(decl)
 
 
 def _readd(kept: Elements, renewed: Sequence[SetDecl]) -> Iterator[AddElements]:
