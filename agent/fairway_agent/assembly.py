@@ -118,12 +118,14 @@ class Agent:
         config = self._config
         cidrs = tuple(config.node.podCIDRs)
         log = self._log.getChild("reconcile")
-        compilers = (
+        dataplane = Dataplane(
+            LibnftablesRunner(),
             ServiceCompiler(config.node.name, cidrs),
-            PinCompiler(cidrs),
-            DnsRulesCompiler(tuple(config.dns.listen), config.dns.port),
+            PolicyCompiler(),
+            (PinCompiler(cidrs), DnsRulesCompiler(tuple(config.dns.listen), config.dns.port)),
+            conntrack,
+            log,
         )
-        dataplane = Dataplane(LibnftablesRunner(), compilers, PolicyCompiler(), conntrack, log)
         return Reconciler(store, dataplane, self._live, self._problems, self._metrics, self._clock, log)
 
     def _node(self, links: KernelLinks) -> Node:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairway_core.errors import KernelError
 from fairway_core.keys import Key
 from fairway_core.world import World
 from fairway_kernel.conntrack import Conntrack
@@ -26,6 +27,7 @@ from fairway_policy.generation import (
     next_generation,
     read_generation,
 )
+from fairway_proxy.compile import ServiceCompiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,16 @@ class Dataplane:
     """Owns the compilers and the tables. Blocking; one thread at a time."""
 
     def __init__(
-        self, runner: NftRunner, compilers: Sequence[Compiler], policy: PolicyCompiler, conntrack: Conntrack, log: logging.Logger
+        self,
+        runner: NftRunner,
+        services: ServiceCompiler,
+        policy: PolicyCompiler,
+        others: Sequence[Compiler],
+        conntrack: Conntrack,
+        log: logging.Logger,
     ) -> None:
-        self._compilers = (*compilers, policy)
+        self._compilers: tuple[Compiler, ...] = (services, policy, *others)
+        self._services = services
         self._policy = policy
         self._conntrack = conntrack
         self._log = log
@@ -57,6 +66,8 @@ class Dataplane:
         for compiler in self._compilers:
             compiler.learn(actual)
         self._generation = read_generation(actual)
+        # Its record must outlive the first commit, or a crash before the bump would start the numbering anew.
+        self.tables.declare(GENERATION_OWNER, generation_elements(self._generation))
 
     def step(self, before: World, after: World, touched: frozenset[Key]) -> Applied:
         """Bring the kernel from `before` to `after`. Raises KernelError; the next step or `retry` then tries again."""
@@ -74,7 +85,18 @@ class Dataplane:
             self._judged = False
             self._bump()
             self._judged = True
+        self._forget_stale_flows()
         return Applied(len(delta), bumped)
+
+    def _forget_stale_flows(self) -> None:
+        """UDP clients stick to a dead endpoint for as long as their flow is tracked."""
+        stale = self._services.stale_flows()
+        if not stale:
+            return
+        try:
+            self._conntrack.forget(stale)
+        except KernelError as error:
+            self._log.warning("flows to endpoints that are gone are not forgotten", extra={"error": str(error)})
 
     def _bump(self) -> None:
         number, wrapped = next_generation(self._generation)

@@ -57,6 +57,8 @@ class Drift:
         loop = asyncio.get_running_loop()
         for part, monitor in self._monitors.items():
             loop.add_reader(monitor.fileno(), self._readable, part, monitor)
+        # What changed before the listening began was told to nobody.
+        await self._suspect_all()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._repair_loop())

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from fairway_agent.assembly import Agent
 from fairway_agent.config import DEFAULT_PATH, load_config
-from fairway_agent.logs import configure
 from fairway_agent.notify import sd_notify
 from fairway_core.errors import FairwayError, UserError
+from fairway_core.logs import configure
 
 
 def main(config_path: str | None = None) -> int:

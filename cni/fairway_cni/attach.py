@@ -156,6 +156,14 @@ class Attacher:
             self._log.info("removing stale attachment %s of %s/%s", attachment.meta.name, *_pod(attachment))
             return await self._remove(attachment)
 
+    async def bury(self, attachment: Attachment) -> list[Exception]:
+        """`reap`, unless the container has its interface after all: its ADD may have ended since it was taken for dead."""
+        async with self._locks.hold(plan.identity_of(attachment).digest):
+            if not self._records.same(attachment) or await self._in_thread(self._wires.alive, attachment):
+                return []
+            self._log.info("removing dead attachment %s of %s/%s", attachment.meta.name, *_pod(attachment))
+            return await self._remove(attachment)
+
     async def rewire(self, attachment: Attachment) -> list[Exception]:
         """Make the link of a live attachment anew."""
         return await self._mend(attachment, self._wires.attach)

@@ -80,7 +80,7 @@ class Recoverer:
         alive = await asyncio.to_thread(_alive, attachments, self._kernel.identify)
         found = decide(attachments, node, alive, self._attacher.facts.boot_id)
         work = [
-            *(self._attacher.reap(item) for item in found.remove),
+            *(self._attacher.bury(item) for item in found.remove),
             *(self._attacher.rewire(item) for item in found.rewire),
             *(self._attacher.repair(item) for item in found.repair),
             *(self._attacher.drop_orphan(name) for name in found.orphans),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from fairway_core.clock import SystemClock
 from fairway_core.errors import UserError
+from fairway_core.logs import configure
 from fairway_dns.authority import standard_authorities
 from fairway_dns.cache import Cache
 from fairway_dns.client import FeedClient
@@ -37,17 +37,6 @@ from fairway_dns.zone import Record, Zone
 
 READY_FD = "FAIRWAY_READY_FD"
 """Environment: a descriptor to write one line to once all sockets are bound."""
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"ts": round(record.created, 3), "level": record.levelname.lower(), "part": "dns", "pid": record.process}
-        line["msg"] = record.getMessage()
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 class Worker:
@@ -168,11 +157,7 @@ async def _main(config: WorkerConfig, log: logging.Logger) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; exit code 0, 1 if an address cannot be bound, 2 for bad arguments."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    log = logging.getLogger("fairway.dns")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log = configure().getChild("dns")
     try:
         config = parse_arguments(sys.argv[1:] if argv is None else argv)
         asyncio.run(_main(config, log))

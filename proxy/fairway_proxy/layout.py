@@ -7,6 +7,7 @@ verdict element makes the kernel check all of them again. DESIGN.md follows a pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_network
 
 from fairway_core.model.meta import FAMILIES, Family, family_of
 from fairway_kernel.nft.objects import Chain, Layout, SetDecl
@@ -78,9 +79,19 @@ def _post(pod_cidrs: Sequence[str]) -> tuple[str, ...]:
         "ct status & dnat == 0 return",
         f"{_SERVICE} == 0 return",
         f"ct mark & {AFFINITY_BIT:#010x} != 0 jump svc_learn",
-        *(f"{ip} saddr . {ip} daddr @svc_hairpin{family} masquerade fully-random" for family, ip in _IP.items()),
+        *(_hairpin(family, [cidr for cidr in pod_cidrs if family_of(cidr) == family]) for family in FAMILIES),
         *(_masquerade(family, [cidr for cidr in pod_cidrs if family_of(cidr) == family]) for family in FAMILIES),
     )
+
+
+def _hairpin(family: Family, cidrs: Sequence[str]) -> str:
+    """A pod that reaches itself sees the first address of the pod range, which no pod is given and which is translated back
+    before anybody has to have it. Masquerade would take the link's own address: a routed link has none, and to answer a link-local one
+    over IPv6 a pod would choose another source.
+    """
+    ip = _IP[family]
+    how = f"snat {ip} to {ip_network(cidrs[0])[1]}" if cidrs else "masquerade"
+    return f"{ip} saddr . {ip} daddr @svc_hairpin{family} {how} fully-random"
 
 
 def _masquerade(family: Family, cidrs: Sequence[str]) -> str:

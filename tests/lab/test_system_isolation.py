@@ -51,6 +51,18 @@ def test_names_services_and_policy_agree(lab: LabFactory, matrix: Callable[[Lab]
     closed.check()
 
 
+@pytest.mark.parametrize("mode", ["bridge", "routed"])
+def test_a_pod_reaches_itself_through_its_service(lab: LabFactory, matrix: Callable[[Lab], Matrix], mode: str) -> None:
+    one = lab(topology(mode, [container("web-1", port=8080, app="web")]))
+    one.apply([service("web"), policy("closed", "shop")])
+    check = matrix(one)
+    for protocol in ("TCP", "UDP"):
+        for family in (4, 6):
+            kind: Any = {"protocol": protocol, "family": family}
+            check.expect_some("web-1", "web", 80, answered_by=["web-1"], **kind)
+    check.check()
+
+
 def test_a_pod_started_under_default_deny_leaks_nothing_in_50_starts(lab: LabFactory) -> None:
     """A neighbour knocks as fast as it can at the address the next pod will get; the pod must never see a packet of it."""
     one = lab(topology(containers=[container("knocker", "evil"), container("first", "shop")]))

@@ -469,6 +469,16 @@ async def test_recovery_ends_an_add_that_never_ended_and_keeps_one_whose_answer_
     assert clean(node)
 
 
+async def test_an_attachment_taken_for_dead_too_early_is_left_alone(node: Node) -> None:
+    """Recovery may look while an ADD is under way and act after it has ended."""
+    await node.call("ADD")
+    assert await node.attacher.bury(node.attachments[0]) == []
+    assert len(node.attachments) == 1
+    node.links.lose(node.attachments[0].host_ifname)
+    assert await node.attacher.bury(node.attachments[0]) == []
+    assert clean(node)
+
+
 def keep(node: Node, body: bytes) -> Path:
     request = parse(body)
     path = node.spool / record_name(Identity(request.config.name, request.container_id, request.ifname))

@@ -19,6 +19,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "component": record.name,
+            "pid": record.process,
             "message": record.getMessage(),
         }
         line.update({name: value for name, value in record.__dict__.items() if name not in _PLAIN})
