@@ -86,8 +86,8 @@ def _post(pod_cidrs: Sequence[str]) -> tuple[str, ...]:
 
 def _hairpin(family: Family, cidrs: Sequence[str]) -> str:
     """A pod that reaches itself sees the first address of the pod range, which no pod is given and which is translated back
-    before anybody has to have it. Masquerade would take the link's own address: a routed link has none, and to answer a link-local one
-    over IPv6 a pod would choose another source.
+    before anybody has to have it. Masquerade would take the link's own address: a routed link has none, and to answer a
+    link-local one over IPv6 a pod would choose another source.
     """
     ip = _IP[family]
     how = f"snat {ip} to {ip_network(cidrs[0])[1]}" if cidrs else "masquerade"
