@@ -10,10 +10,12 @@ class Problems:
 
     def __init__(self, log: logging.Logger) -> None:
         self._open: dict[str, str] = {}
+        self._blocking: set[str] = set()
         self._log = log
 
-    def report(self, key: str, text: str) -> None:
-        """Open (or reword) the problem `key`."""
+    def report(self, key: str, text: str, blocking: bool = True) -> None:
+        """Open (or reword) the problem `key`. One that is not `blocking` is shown, but the node stays ready."""
+        (self._blocking.add if blocking else self._blocking.discard)(key)
         if self._open.get(key) != text:
             self._open[key] = text
             self._log.error(text, extra={"problem": key})
@@ -30,3 +32,7 @@ class Problems:
     def texts(self) -> list[str]:
         """One line per open problem, in a fixed order."""
         return [self._open[key] for key in sorted(self._open)]
+
+    def blocking(self) -> list[str]:
+        """Those that keep the node from being ready."""
+        return [self._open[key] for key in sorted(self._open) if key in self._blocking]

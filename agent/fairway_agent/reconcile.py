@@ -73,8 +73,11 @@ class Reconciler:
         self._reached = 0
         self._wake = asyncio.Event()
         self._subscribers: list[Subscriber] = []
+        self._told = self.world
+        self._unseen: set[Key] = set()
         self._unapplied = False
         self._verify = False
+        self._undecodable: set[Key] = set()
         self.synced = asyncio.Event()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -115,7 +118,7 @@ class Reconciler:
         """The watch fell too far behind: compare a fresh list with the world, so that deletions are not missed."""
         listing = await self._store.list()
         present = {entry.key for entry in listing.entries}
-        stored = [key for key in self.world.objects if key not in present]
+        stored = [key for key in {*self.world.objects, *self._undecodable} if key not in present]
         gone = [Changed(key, None, listing.revision) for key in stored if not self.world.is_derived_key(key)]
         self._take([*gone, *(Changed(e.key, e, e.revision) for e in listing.entries)], listing.revision)
         return listing.revision
@@ -144,10 +147,17 @@ class Reconciler:
         step = Step(before, after, touched)
         if touched or self._unapplied or self._verify or not self.synced.is_set():
             await self._apply(step)
+        self._unseen |= touched
         if not self._unapplied:
-            self._live.advance(NFT, revision)
+            self._tell(after)
+
+    def _tell(self, world: World) -> None:
+        """What failed steps left untold is told with the first that succeeds: nobody hears of rules that are not in place."""
+        before, self._told = self._told, world
+        touched, self._unseen = frozenset(self._unseen), set()
+        self._live.advance(NFT, world.revision)
         for subscriber in self._subscribers:
-            subscriber.follow(before, after, touched)
+            subscriber.follow(before, world, touched)
 
     async def _apply(self, step: Step) -> None:
         started = self._clock.monotonic()
@@ -172,6 +182,7 @@ class Reconciler:
 
     def _decode(self, key: Key, entry: Entry | None) -> Change | None:
         problem = f"object:{key}"
+        self._undecodable.discard(key)
         if entry is None:
             self._problems.clear(problem)
             return Change(key, None)
@@ -179,7 +190,7 @@ class Reconciler:
             value = decode(entry.document)
         except UserError as error:
             # One object that cannot be understood must not stop the node; its last good state stays.
-            self._problems.report(problem, str(error))
+            self._problems.report(problem, str(error), blocking=False)
             return None
         self._problems.clear(problem)
         return Change(key, value)

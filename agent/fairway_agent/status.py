@@ -12,7 +12,7 @@ from fairway_core.world import KIND
 
 
 class Status:
-    """Ready means: the first full state was live in the kernel, and no problem is open."""
+    """Ready means: the first full state was live in the kernel, and no problem is open that blocks."""
 
     def __init__(
         self,
@@ -34,8 +34,10 @@ class Status:
 
     def reasons(self) -> list[str]:
         """Why the node is not ready; empty if it is."""
-        starting = [] if self._reconciler.synced.is_set() else ["the first state is not live yet"]
-        return [*starting, *self._problems.texts()]
+        return [*self._starting(), *self._problems.blocking()]
+
+    def _starting(self) -> list[str]:
+        return [] if self._reconciler.synced.is_set() else ["the first state is not live yet"]
 
     def as_json(self) -> dict[str, Any]:
         """The body of GET /v1/status."""
@@ -46,6 +48,6 @@ class Status:
             "revision": world.revision,
             "live": self._live.snapshot(),
             "ready": self.ready,
-            "problems": self.reasons(),
+            "problems": [*self._starting(), *self._problems.texts()],
             "counts": {kind.name: len(world.keys_at(KIND, kind.name)) for kind in KINDS},
         }
