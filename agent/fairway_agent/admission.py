@@ -92,11 +92,16 @@ def _given_ips(spec: Mapping[str, Any]) -> list[str]:
     return [ip for ip in ips if ip != NO_CLUSTER_IP]
 
 
-def admit(document: Document, before: Document | None, ranges: Ranges) -> dict[str, Any]:
-    """The document to store: the user's, completed. `before` is the stored one, if there is one. Raises UserError."""
+def admit(document: Document, before: Document | None, ranges: Ranges, running: bool = False) -> dict[str, Any]:
+    """The document to store: the user's, completed. `before` is the stored one, if there is one. Raises UserError.
+
+    Of a `running` pod, one with a container on this node, status and spec.nodeName are facts and stay, whatever the user writes.
+    """
     result = dict(document)
-    if before is not None and "status" in before and "status" not in document:
+    if before is not None and "status" in before and (running or "status" not in document):
         result["status"] = before["status"]
+    if before is not None and running:
+        result["spec"] = {**(document.get("spec") or {}), "nodeName": (before.get("spec") or {}).get("nodeName", "")}
     if document.get("kind") == "Service":
         result["spec"] = _service_spec(key_of(document), dict(document.get("spec") or {}), before, ranges)
     return result

@@ -19,7 +19,7 @@ from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
 from fairway_agent.drift import Drift
 from fairway_agent.live import DNS, NFT, LiveRevisions
-from fairway_agent.metrics import LiveCollector, Metrics, WorkerCollector
+from fairway_agent.metrics import AddressCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector, WorkerCollector
 from fairway_agent.names import Names
 from fairway_agent.node import Node
 from fairway_agent.objects import Objects
@@ -44,6 +44,7 @@ from fairway_kernel import netns
 from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.link.manager import KernelLinks
 from fairway_kernel.link.monitor import LinkMonitor
+from fairway_kernel.nft.counters import CounterReader
 from fairway_kernel.nft.libnft import LibnftablesRunner
 from fairway_kernel.nft.monitor import NftMonitor
 from fairway_kernel.sysctl import Sysctls
@@ -126,6 +127,8 @@ class Agent:
             conntrack,
             log,
         )
+        counters = CounterReader(dataplane.chains)
+        self._metrics.registry.register(RuleCollector(counters.read))
         return Reconciler(store, dataplane, self._live, self._problems, self._metrics, self._clock, log)
 
     def _node(self, links: KernelLinks) -> Node:
@@ -138,6 +141,7 @@ class Agent:
         compiler = ZoneCompiler(config.cluster.domain, tuple(config.dns.listen))
         self._metrics.registry.register(LiveCollector(self._live))
         self._metrics.registry.register(WorkerCollector(feed))
+        self._metrics.registry.register(ProblemCollector(self._problems))
         return Names(compiler, feed, self._live, self._problems)
 
     def _workers(self) -> list[WorkerSupervisor]:
@@ -166,6 +170,7 @@ class Agent:
         control = AgentControl(store, reconciler, self._live, self._not_ready, log)
         pool = AddressPool(config.node.podCIDRs)
         pool.adopt((ip, item.meta.name) for item in reconciler.world.attachments() for ip in item.ips)
+        self._metrics.registry.register(AddressCollector(pool.counts))
         facts = NodeFacts(
             node=config.node.name,
             boot_id=BOOT_ID.read_text().strip(),

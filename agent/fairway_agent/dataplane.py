@@ -15,7 +15,7 @@ from fairway_core.keys import Key
 from fairway_core.world import World
 from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.nft.compiler import Compiler
-from fairway_kernel.nft.objects import Elements, Layout
+from fairway_kernel.nft.objects import Chain, Elements, Layout
 from fairway_kernel.nft.runner import NftRunner
 from fairway_kernel.nft.tables import NftTables
 from fairway_policy.compiler import PolicyCompiler
@@ -56,6 +56,8 @@ class Dataplane:
         self._conntrack = conntrack
         self._log = log
         layout = sum((compiler.layout for compiler in self._compilers), Layout())
+        self.chains: tuple[Chain, ...] = layout.chains
+        """The constant rules, for whoever reads their counters."""
         self.tables = NftTables(runner, layout, log)
         self._generation = 0
         self._judged = False

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fairway_agent.dataplane import Applied
 from fairway_agent.live import LiveRevisions
+from fairway_agent.problems import Problems
+from fairway_core.errors import KernelError
 from fairway_dns.feed import ZoneFeed
+from fairway_kernel.nft.counters import Count
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -69,4 +74,59 @@ class WorkerCollector(Collector):
         for worker in self._feed.workers():
             for event, count in sorted(worker.counters.items()):
                 family.add_metric([str(worker.pid), event], count)
+        return [family]
+
+
+class RuleCollector(Collector):
+    """Counters of commented rules (denied, invalid, not pinned), read from the kernel at scrape time: a few single chains."""
+
+    def __init__(self, read: Callable[[], list[Count]]) -> None:
+        self._read = read
+
+    def collect(self) -> list[Metric]:
+        packets = CounterMetricFamily("fairway_rule_packets", "Packets counted by a rule, by the rule's comment", labels=["rule"])
+        octets = CounterMetricFamily("fairway_rule_bytes", "Bytes counted by a rule, by the rule's comment", labels=["rule"])
+        for comment, (count, size) in sorted(self._sums().items()):
+            packets.add_metric([comment], count)
+            octets.add_metric([comment], size)
+        return [packets, octets]
+
+    def _sums(self) -> dict[str, tuple[int, int]]:
+        """By comment: several chains (bridged and routed, say) may count the same thing."""
+        sums: dict[str, tuple[int, int]] = {}
+        try:
+            counts = self._read()
+        except KernelError:
+            # A scrape must show the rest; rules that cannot be read are the business of the drift check.
+            return {}
+        for item in counts:
+            before = sums.get(item.comment, (0, 0))
+            sums[item.comment] = (before[0] + item.packets, before[1] + item.octets)
+        return sums
+
+
+class AddressCollector(Collector):
+    """Addresses of containers, by CIDR, at scrape time."""
+
+    def __init__(self, counts: Callable[[], dict[str, tuple[int, int]]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> list[Metric]:
+        used = GaugeMetricFamily("fairway_ipam_addresses_used", "Addresses held by containers, by CIDR", labels=["cidr"])
+        size = GaugeMetricFamily("fairway_ipam_addresses", "Addresses that can be given out, by CIDR", labels=["cidr"])
+        for cidr, (held, total) in self._counts().items():
+            used.add_metric([cidr], held)
+            size.add_metric([cidr], total)
+        return [used, size]
+
+
+class ProblemCollector(Collector):
+    """Open problems, at scrape time: what `fairway status` lists in words."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+
+    def collect(self) -> list[Metric]:
+        family = GaugeMetricFamily("fairway_problems", "Problems that are open now")
+        family.add_metric([], len(self._problems.texts()))
         return [family]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fairway_agent.admission import Ranges, admit, ranges_from
 from fairway_agent.reconcile import Reconciler
 from fairway_core.codec import encode_slice, key_of
-from fairway_core.documents import check_document
+from fairway_core.documents import check_document, with_namespace
 from fairway_core.errors import ConflictError, NotFoundError, UserError
 from fairway_core.keys import Key
 from fairway_core.model import EndpointSlice
@@ -69,7 +70,10 @@ class Objects:
 
     async def _document(self, key: Key) -> Document | None:
         entry = await self._store.get(key)
-        return entry.document if entry else self._derived(key.kind).get(key)
+        if entry is not None:
+            return entry.document
+        item = self._reconciler.world.get(key)
+        return encode_slice(item) if isinstance(item, EndpointSlice) and is_derived(item) else None
 
     def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
         for queue in list(self._followers):
@@ -80,19 +84,24 @@ class Objects:
             else:
                 queue.put_nowait((after, touched))
 
-    async def watch(self, kind: str, namespace: str | None, selector: Selector) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, kind: str, namespace: str | None, selector: Selector) -> AsyncGenerator[dict[str, Any], None]:
         """The list as PUT events, a SYNC, then every change; ends if the client falls far behind."""
         queue: asyncio.Queue[tuple[World, frozenset[Key]] | None] = asyncio.Queue()
         self._followers.add(queue)
         try:
             revision, documents = await self.select(kind, namespace, selector)
+            shown = {key_of(document) for document in documents}
             for document in documents:
                 yield {"type": "PUT", "document": document, "revision": revision}
             yield {"type": "SYNC", "revision": revision}
             while (event := await queue.get()) is not None:
                 after, touched = event
                 for key in sorted(key for key in touched if key.kind == kind and namespace in (None, key.namespace)):
-                    yield await self._event(key, after.revision, selector)
+                    change = await self._event(key, after.revision, selector)
+                    # What the client has never seen need not be taken away from it.
+                    if change["type"] == "PUT" or key in shown:
+                        yield change
+                    shown.add(key) if change["type"] == "PUT" else shown.discard(key)
         finally:
             self._followers.discard(queue)
 
@@ -106,10 +115,11 @@ class Objects:
         """Create or replace all of `documents`. Raises UserError, ConflictError; then nothing has changed."""
         for document in documents:
             check_document(document)
+        documents = [with_namespace(document) for document in documents]
         keys = [key_of(document) for document in documents]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"{key} is given more than once")
+        doubled = next((key for key, times in Counter(keys).items() if times > 1), None)
+        if doubled is not None:
+            raise UserError(f"{doubled} is given more than once")
         for _attempt in range(COMMIT_TRIES):
             revision, results, writes = await self._plan(dict(zip(keys, documents, strict=True)))
             if dry_run or not writes:
@@ -128,7 +138,7 @@ class Objects:
         for key, document in documents.items():
             entry = await self._store.get(key)
             before = entry.document if entry else None
-            after = admit(document, before, ranges)
+            after = admit(document, before, ranges, running=self._attached(key))
             if after == before:
                 results.append(Result(key, "unchanged", before, after))
                 continue
@@ -156,8 +166,11 @@ class Objects:
     def _refuse_attached(self, key: Key) -> None:
         if key.kind == "Attachment":
             raise ConflictError(f"{key} is the record of a live container interface; it goes with the container (CNI DEL)")
-        if key.kind == "Pod" and self._reconciler.world.keys_at("attachment-pod", key.namespace, key.name):
+        if self._attached(key):
             raise ConflictError(f"{key} has a live container interface; remove the container instead")
+
+    def _attached(self, key: Key) -> bool:
+        return key.kind == "Pod" and bool(self._reconciler.world.keys_at("attachment-pod", key.namespace, key.name))
 
 
 def _labels(document: Document) -> Mapping[str, str]:

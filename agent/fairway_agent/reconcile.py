@@ -166,6 +166,7 @@ class Reconciler:
             applied, repaired = await self._in_thread(lambda: self._work(step, verify))
         except KernelError as error:
             self._unapplied = True
+            self._verify |= verify
             self._problems.report("nft", f"rules of revision {step.after.revision} are not in place: {error}")
             self._metrics.nft_failures.inc()
             return
@@ -191,6 +192,7 @@ class Reconciler:
         except UserError as error:
             # One object that cannot be understood must not stop the node; its last good state stays.
             self._problems.report(problem, str(error), blocking=False)
+            self._undecodable.add(key)
             return None
         self._problems.clear(problem)
         return Change(key, value)

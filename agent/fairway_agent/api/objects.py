@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +15,9 @@ from fairway_agent.objects import Objects, Result, key_json
 from fairway_core.errors import UserError
 from fairway_core.keys import Key, kind_named
 from fairway_core.selectors_text import parse_selector
+
+GONE_SECONDS = 5.0
+"""How long a watch may go on for a client that has left while nothing changes."""
 
 
 class ObjectRoutes:
@@ -33,13 +39,34 @@ class ObjectRoutes:
         namespace = request.query.get("namespace") if kind.namespaced else None
         selector = parse_selector(request.query.get("selector", ""))
         if request.query.get("watch") == "1":
-            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-            await response.prepare(request)
-            async for event in self._objects.watch(kind.name, namespace, selector):
-                await response.write(json.dumps(event).encode() + b"\n")
-            return response
+            return await self._follow(request, self._objects.watch(kind.name, namespace, selector))
         revision, items = await self._objects.select(kind.name, namespace, selector)
         return web.json_response({"revision": revision, "items": items})
+
+    async def _follow(self, request: web.Request, events: AsyncGenerator[dict[str, Any], None]) -> web.StreamResponse:
+        """One line per event, until the client leaves; a client that leaves while nothing happens is noticed too."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        coming = asyncio.ensure_future(anext(events, None))
+        try:
+            while request.transport is not None and not request.transport.is_closing():
+                done, _ = await asyncio.wait({coming}, timeout=GONE_SECONDS)
+                if not done:
+                    continue
+                event = coming.result()
+                if event is None:
+                    break
+                coming = asyncio.ensure_future(anext(events, None))
+                await response.write(json.dumps(event).encode() + b"\n")
+        except ConnectionResetError:
+            # Its answer has begun; there is nobody left to tell.
+            pass
+        finally:
+            coming.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await coming
+            await events.aclose()
+        return response
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         kind = kind_named(request.match_info["plural"])
