@@ -273,7 +273,7 @@ def test_junk_and_floods_do_not_hurt(lab: Lab) -> None:
     assert worker.wait(5) == 0
     lines = [json.loads(line) for line in (lab.path / "log").read_text().splitlines()]
     assert [line["level"] for line in lines if line["level"] not in ("info", "warning")] == []
-    assert lines[-1]["msg"] == "stopped"
+    assert lines[-1]["message"] == "stopped"
 
 
 def test_bad_settings_end_with_their_exit_code(lab: Lab) -> None:

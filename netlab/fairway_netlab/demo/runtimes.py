@@ -24,6 +24,8 @@ echo "nslookup: $(nslookup -type=a $name | awk '/^Address: /{print $2}' | tail -
 vip=$(getent hosts $name | awk '{print $1; exit}')
 echo "getent: $vip"
 echo "answered: $(echo hello | nc -w 2 $vip 80 | head -n 1)"
+closed=$(getent hosts api.payments.svc.cluster.local | awk '{print $1; exit}')
+echo "payments: $(echo hello | nc -w 2 $closed 443 2>&1 | head -n 1)"
 """
 
 
@@ -50,10 +52,12 @@ def _show(story: Story, run: Callable[[], str]) -> None:
         story.tell(f"left out: it does not run here: {fault}")
         return
     story.tell(output.strip())
-    words = dict(line.split(": ", 1) for line in output.strip().splitlines() if ": " in line)
+    words = dict(line.split(":", 1) for line in output.strip().splitlines() if ":" in line)
+    words = {name: value.strip() for name, value in words.items()}
     vip = words.get("nslookup", "")
     story.expect(vip.startswith("10.96.") and words.get("getent", "") != "", "the container resolves the service")
     story.expect(words.get("answered", "").startswith("web-"), "the container reaches an endpoint of it")
+    story.expect("api-1" not in words.get("payments", "api-1"), "the container is kept out of payments")
 
 
 def _node(lab: Lab, work: Path, name: str) -> RuntimeNode:

@@ -48,9 +48,7 @@ class Story:
             for failure in self.failures:
                 self._print(f"   - {failure}")
             return 1
-        self._print(
-            "\nEverything above was real: real namespaces, real packets, real runtimes. All of it is gone again.", strong=True
-        )
+        self._print("\nReal namespaces, real packets, real runtimes; all of it is gone again.", strong=True)
         return 0
 
     def _print(self, text: str, strong: bool = False) -> None:
