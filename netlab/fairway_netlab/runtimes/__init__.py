@@ -1,1 +1,1 @@
-"""Real container runtimes inside a laboratory node, offline: containerd through ctr, podman with CNI."""
+"""Real container runtimes inside a laboratory node, offline: containerd (ctr and CRI), podman with CNI, plain runc."""

@@ -20,13 +20,13 @@ GETENT = Path("/usr/bin/getent")
 
 
 def write_image(target: Path) -> Path:
-    """Write the image as an OCI archive to `target`. Raises FileNotFoundError without busybox-static."""
+    """Write the image as an OCI archive to `target`; its own command sleeps. Raises FileNotFoundError without busybox-static."""
     layer = _layer(BUSYBOX.read_bytes())
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
+            "config": {"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin:/usr/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     ).encode()
@@ -46,6 +46,13 @@ def write_image(target: Path) -> Path:
         _file(tar, "index.json", index)
         for blob in (layer, config, manifest):
             _file(tar, f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}", blob)
+    return target
+
+
+def write_rootfs(target: Path) -> Path:
+    """Unpack what the image holds into the new directory `target`, for a runtime without images."""
+    with tarfile.open(fileobj=io.BytesIO(_layer(BUSYBOX.read_bytes()))) as tar:
+        tar.extractall(target)
     return target
 
 

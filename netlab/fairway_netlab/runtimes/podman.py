@@ -57,6 +57,18 @@ class Podman:
         """`podman run -d`."""
         self._podman("run", "-d", "--name", name, "--network", self._network, *options, IMAGE_NAME, *command)
 
+    def exec(self, name: str, command: Sequence[str]) -> str:
+        """Run a command in a running container; what it printed."""
+        return self._podman("exec", name, *command)
+
+    def restart(self, name: str) -> None:
+        """Stop the container and start it again; it gets a new attachment."""
+        self._podman("restart", "-t", "0", name)
+
+    def pid(self, name: str) -> int:
+        """The container's first process, as the node sees it."""
+        return int(self._podman("inspect", "--format", "{{.State.Pid}}", name))
+
     def remove(self, name: str) -> None:
         """Stop and remove a container; the plugin gets its DEL."""
         self._podman("rm", "-f", "-t", "0", name)
