@@ -92,7 +92,7 @@ class Drift:
 
     async def _repair_links(self) -> None:
         try:
-            await asyncio.to_thread(self._node.ensure)
+            self._count_settings(await asyncio.to_thread(self._node.ensure))
             repaired = await self._recover()
         except FairwayError as error:
             self._log.error("links could not be repaired", extra={"error": str(error)})
@@ -101,7 +101,9 @@ class Drift:
             self._metrics.repairs.labels("links").inc()
 
     async def _settings(self) -> None:
-        changed = self._node.ensure_settings()
+        self._count_settings(self._node.ensure_settings())
+
+    def _count_settings(self, changed: int) -> None:
         if changed:
             self._metrics.repairs.labels("sysctl").inc(changed)
 

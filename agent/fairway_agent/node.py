@@ -68,9 +68,9 @@ class Node:
             self._log.warning("kernel setting changed", extra={"sysctl": name, "was": old, "now": wanted[name]})
         return len(changed)
 
-    def ensure(self) -> None:
-        """Settings, the DNS addresses and the way to virtual IPs. Blocking; for worker threads."""
-        self.ensure_settings()
+    def ensure(self) -> int:
+        """Settings, the DNS addresses and the way to virtual IPs; how many settings were wrong. Blocking; for worker threads."""
+        changed = self.ensure_settings()
         try:
             self._links.ensure_loopback(self._dns)
             self._links.ensure_service_routes(self._service_cidrs)
@@ -78,3 +78,4 @@ class Node:
             self._problems.report("node", f"the node's addresses or routes are not in place: {error}")
         else:
             self._problems.clear("node")
+        return changed

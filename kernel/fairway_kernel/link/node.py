@@ -37,6 +37,7 @@ from fairway_kernel.link.rtnl import (
     dump_addresses,
     dump_links,
     dump_routes,
+    get_link,
     host_bits,
     link,
     mac_bytes,
@@ -57,18 +58,11 @@ def ensure_bridge(channel: NetlinkSocket, devices: Devices, sysctls: Sysctls, br
         channel.transact([_create_bridge(bridge)])
     index = devices.need(bridge.name)
     sysctls.ensure(_bridge_settings(bridge))
-    channel.transact(
-        [
-            no_auto_address(index, bridge.name),
-            set_link(
-                index,
-                f"configure {bridge.name}",
-                attr(IFLA_ADDRESS, mac_bytes(bridge.mac)),
-                attr_u32(IFLA_MTU, bridge.mtu),
-                up=True,
-            ),
-        ]
-    )
+    now = next(decode.links(channel.query(get_link(bridge.name))))
+    # Setting the address, even to what it is, makes the kernel forget every neighbour on the bridge, permanent ones too.
+    address = b"" if now.mac == bridge.mac else attr(IFLA_ADDRESS, mac_bytes(bridge.mac))
+    configure = set_link(index, f"configure {bridge.name}", address, attr_u32(IFLA_MTU, bridge.mtu), up=True)
+    channel.transact([no_auto_address(index, bridge.name), configure])
     wanted = {(str(item.ip), item.network.prefixlen) for item in map(ip_interface, bridge.addresses)}
     here = [item for item in decode.addresses(channel.query(dump_addresses())) if item.index == index]
     found = {(item.address, item.bits) for item in here}
