@@ -6,10 +6,12 @@ nor a busy executable: both are written beside their place and renamed. What sto
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +24,10 @@ BINARY = "fairway"
 CONFLIST = "10-fairway.conflist"
 BACKUP = ".fairway-saved"
 """Suffix of what stood in our place; no runtime reads a configuration with it."""
+SUFFIXES = frozenset({".conf", ".conflist", ".json"})
+"""Names that runtimes take for network configurations (libcni)."""
+LINKS = 256
+"""Steps of a path, links included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +70,21 @@ def shim_bytes() -> bytes:
     return source.read_bytes()
 
 
-def install(bin_dir: str, conf_dir: str, settings: NetworkSettings, root: str = "/") -> list[str]:
-    """Put executable and list in place; what was done, one line each. Repeating it changes nothing. Raises UserError."""
-    binary, listed = _under(root, bin_dir) / BINARY, _under(root, conf_dir) / CONFLIST
+def install(bin_dir: str, conf_dir: str, settings: NetworkSettings, root: str = "/", keep_others: bool = False) -> list[str]:
+    """Put executable and list in place; what was done, one line each. Repeating it changes nothing. Raises UserError.
+
+    Runtimes use the list whose name sorts first, so those before ours are set aside afterwards, unless `keep_others`. Both files
+    are on the disk before either gets its name: a place that cannot be written changes nothing.
+    """
+    binary, listed = inside(root, bin_dir) / BINARY, inside(root, conf_dir) / CONFLIST
     text = json.dumps(conflist(settings), indent=2) + "\n"
     try:
-        return [_place(binary, shim_bytes(), 0o755), _place(listed, text.encode(), 0o644)]
+        with ExitStack() as drafts:
+            placements = [_draft(drafts, binary, shim_bytes(), 0o755), _draft(drafts, listed, text.encode(), 0o644)]
+            lines = [_place(placement) for placement in placements]
+        return [*lines, *(_mention(path) if keep_others else _set_aside(path) for path in _before_ours(listed))]
     except OSError as fault:
-        raise UserError(f"cannot install: {fault}") from fault
+        raise UserError(f"cannot install: {_explain(fault)}") from fault
 
 
 def uninstall(bin_dir: str, conf_dir: str, root: str = "/") -> list[str]:
@@ -79,46 +92,113 @@ def uninstall(bin_dir: str, conf_dir: str, root: str = "/") -> list[str]:
 
     A file that is not ours any more is left alone.
     """
-    binary, listed = _under(root, bin_dir) / BINARY, _under(root, conf_dir) / CONFLIST
+    binary, listed = inside(root, bin_dir) / BINARY, inside(root, conf_dir) / CONFLIST
     try:
-        return [_take_away(listed, _is_our_list(listed)), _take_away(binary, _is_our_shim(binary))]
+        others = [_bring_back(path) for path in _set_aside_here(listed)]
+        return [*others, _take_away(listed, _is_our_list(listed)), _take_away(binary, _is_our_shim(binary))]
     except OSError as fault:
-        raise UserError(f"cannot uninstall: {fault}") from fault
+        raise UserError(f"cannot uninstall: {_explain(fault)}") from fault
 
 
-def _under(root: str, path: str) -> Path:
-    return Path(root) / path.lstrip("/")
+def network_lists(directory: Path) -> list[Path]:
+    """The files runtimes read there, in the order in which they read them (libcni: by name). Raises OSError."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except FileNotFoundError:
+        return []
+
+
+def inside(root: str, path: str) -> Path:
+    """`path` as a process whose root directory is `root` would find it: absolute links stay below `root`. Raises UserError."""
+    base = found = Path(root).absolute()
+    pending = list(reversed(Path(path).absolute().parts if base == Path("/") else Path(path).parts))
+    for _ in range(LINKS):
+        if not pending:
+            return found
+        part = pending.pop()
+        if part == "/":
+            found = base
+        elif part == "..":
+            found = base if found == base else found.parent
+        elif (found / part).is_symlink():
+            pending += reversed((found / part).readlink().parts)
+        else:
+            found = found / part
+    raise UserError(f"{path}: too many symbolic links below {root}")
 
 
 def _saved(path: Path) -> Path:
     return path.with_name(path.name + BACKUP)
 
 
-def _place(path: Path, content: bytes, mode: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """What is to stand at `path`, written out at `draft`; no draft: it stands there already."""
+
+    path: Path
+    draft: Path | None
+
+
+def _draft(drafts: ExitStack, path: Path, content: bytes, mode: int) -> _Placement:
     if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
-        return f"{path}: unchanged"
+        return _Placement(path, None)
     path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    drafts.callback(Path(name).unlink, missing_ok=True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())
+    return _Placement(path, Path(name))
+
+
+def _place(placement: _Placement) -> str:
+    path = placement.path
+    if placement.draft is None:
+        return f"{path}: unchanged"
     ours = _is_our_list(path) or _is_our_shim(path)
     note = "replaced" if ours else "written"
     if path.exists() and not ours and not _saved(path).exists():
         shutil.copy2(path, _saved(path))
         note = f"written, the file before is kept as {_saved(path).name}"
-    _write_atomically(path, content, mode)
+    placement.draft.replace(path)
     return f"{path}: {note}"
 
 
-def _write_atomically(path: Path, content: bytes, mode: int) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _before_ours(listed: Path) -> list[Path]:
+    return [path for path in network_lists(listed.parent) if path.name < listed.name]
+
+
+def _set_aside(path: Path) -> str:
+    path.replace(_saved(path))
+    return f"{path}: set aside as {_saved(path).name}, it would come before ours"
+
+
+def _mention(path: Path) -> str:
+    return f"{path}: left in place; runtimes that use the first list use this one, not ours"
+
+
+def _set_aside_here(listed: Path) -> list[Path]:
+    """The proper names of those that were set aside; what stood in our own place has another way back."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        names = [path.name.removesuffix(BACKUP) for path in listed.parent.iterdir() if path.name.endswith(BACKUP)]
+    except FileNotFoundError:
+        return []
+    return [listed.with_name(name) for name in sorted(names) if name != listed.name and Path(name).suffix in SUFFIXES]
+
+
+def _bring_back(path: Path) -> str:
+    if path.exists():
+        return f"{path}: left alone, the one set aside stays {_saved(path).name}"
+    _saved(path).replace(path)
+    return f"{path}: back in place"
+
+
+def _explain(fault: OSError) -> str:
+    if fault.errno == errno.EROFS:
+        return f"{fault}; choose a directory that can be written with --bin-dir and --conf-dir, and tell the runtime"
+    return str(fault)
 
 
 def _take_away(path: Path, ours: bool) -> str:

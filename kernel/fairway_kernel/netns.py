@@ -10,8 +10,8 @@ import asyncio
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,9 +21,12 @@ T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 MS_BIND = 4096
+MS_REC = 16384
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 NAMED = Path("/run/netns")
 OWN = "/proc/self/ns/net"
+_OF_THREAD = "/proc/thread-self/ns/net"
 
 
 def _libc() -> ctypes.CDLL:
@@ -101,6 +104,7 @@ def identity(path: str) -> tuple[int, int]:
 def create(name: str) -> str:
     """Make a named namespace, visible to `ip netns`; returns its path. Raises KernelError(EEXIST) if the name is taken."""
     NAMED.mkdir(parents=True, exist_ok=True)
+    _share()
     target = NAMED / name
     try:
         os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
@@ -114,8 +118,35 @@ def create(name: str) -> str:
     return str(target)
 
 
+def _share() -> None:
+    """Make the directory a shared mount of its own, as iproute2 does, so that other mount namespaces see names come and go.
+
+    Without it, whoever does this later (a container runtime) hides our mounts below its own, and a name cannot be removed.
+    """
+    libc, path = _libc(), bytes(NAMED)
+    if libc.mount(b"", path, b"none", MS_SHARED | MS_REC, None) == 0:
+        return
+    _check(libc.mount(path, path, b"none", MS_BIND | MS_REC, None), f"bind {NAMED}")
+    _check(libc.mount(b"", path, b"none", MS_SHARED | MS_REC, None), f"share {NAMED}")
+
+
 def _bind(target: Path) -> None:
     _check(_libc().mount(b"/proc/thread-self/ns/net", bytes(target), b"none", MS_BIND, None), f"bind {target}")
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A new namespace without a name, as a path for this process; it is gone after the block, however the process ends.
+
+    Raises KernelError(EPERM) without CAP_SYS_ADMIN.
+    """
+    fd = _on_thread(
+        lambda: _check(_libc().unshare(CLONE_NEWNET), "unshare"), lambda: os.open(_OF_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+    )
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def delete(name: str) -> None:
