@@ -12,8 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fairway_core.documents.yamlload import parse
 from fairway_core.errors import Place, UserError
+from fairway_dns.config import parse_address
 
 DEFAULT_PATH = Path("/etc/fairway/fairway.yaml")
+_DOMAIN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
 
 
 def _cidr(text: str) -> str:
@@ -32,9 +34,25 @@ def _listen(text: str) -> str:
     return text
 
 
+def _upstream(text: str) -> str:
+    try:
+        parse_address(text)
+    except UserError as error:
+        raise ValueError(error.message) from error
+    return text
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{text!r} is not an absolute path")
+    return text
+
+
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Address = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
+Upstream = Annotated[str, AfterValidator(_upstream)]
+Directory = Annotated[str, AfterValidator(_directory)]
 
 
 class _Section(BaseModel):
@@ -51,7 +69,7 @@ class NodeSection(_Section):
 class ClusterSection(_Section):
     """What all nodes share."""
 
-    domain: str = Field(default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    domain: str = Field(default="cluster.local", pattern=_DOMAIN)
     serviceCIDRs: list[Cidr] = ["10.96.0.0/16"]
 
 
@@ -60,7 +78,7 @@ class DnsSection(_Section):
 
     listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)
     port: int = Field(default=53, ge=1, le=65535)
-    upstreams: list[str] = []
+    upstreams: list[Upstream] = []
     workers: int = Field(default=1, ge=1, le=64)
 
 
@@ -86,8 +104,8 @@ class Config(_Section):
     """The whole file."""
 
     node: NodeSection = Field(default_factory=NodeSection)
-    stateDir: str = "/var/lib/fairway"
-    runDir: str = "/run/fairway"
+    stateDir: Directory = "/var/lib/fairway"
+    runDir: Directory = "/run/fairway"
     cluster: ClusterSection = Field(default_factory=ClusterSection)
     dns: DnsSection = Field(default_factory=DnsSection)
     store: StoreSection = Field(default_factory=StoreSection)

@@ -79,7 +79,11 @@ class ObjectRoutes:
         documents = body.get("documents")
         if not isinstance(documents, list) or not all(isinstance(item, dict) for item in documents):
             raise UserError("documents: a list of objects is required")
-        revision, results = await self._objects.apply(documents, body.get("dryRun") is True)
+        dry_run = body.get("dryRun") or False
+        if not isinstance(dry_run, bool):
+            # Taken for false, it would change what the user wanted to see only.
+            raise UserError("dryRun: true or false is required")
+        revision, results = await self._objects.apply(documents, dry_run)
         return web.json_response({"revision": revision, "results": [_json(result) for result in results]})
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
