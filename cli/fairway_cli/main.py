@@ -24,6 +24,7 @@ OK, DIFFERENT, INVALID, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "agent": ("fairway_cli.commands.agent", "Run the node's agent."),
     "apply": ("fairway_cli.commands.apply", "Create or change objects."),
+    "check": ("fairway_cli.commands.check", "Check what the node offers and what is installed."),
     "completion": ("fairway_cli.commands.completion", "Print the completion script of a shell."),
     "delete": ("fairway_cli.commands.delete", "Delete objects."),
     "describe": ("fairway_cli.commands.describe", "Show an object with what it relates to."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fairway_core.errors import KernelError
@@ -52,12 +53,13 @@ def try_library() -> Trial:
     return _attempt("libnftables", lambda: LibnftablesRunner().close(), (KernelError, ImportError))
 
 
-def try_nft() -> list[Trial]:
+def try_nft(features: Mapping[str, Layout] | None = None) -> list[Trial]:
     """Every nftables feature our rules are made of, one transaction each. Raises KernelError without CAP_SYS_ADMIN."""
     with netns.scratch() as here:
         runner = LibnftablesRunner(here)
         try:
-            return [_attempt(name, lambda layout=layout: _load(runner, layout)) for name, layout in FEATURES.items()]  # type: ignore[misc]
+            tried = FEATURES if features is None else features
+            return [_attempt(name, partial(_load, runner, layout)) for name, layout in tried.items()]
         finally:
             runner.close()
 
