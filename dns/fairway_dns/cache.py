@@ -51,6 +51,19 @@ class _Entry:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A fresh answer as of now, the monotonic time at which its TTLs must be counted down again, and where it comes from: the
+    response as it was `stored`, which `expires`.
+    """
+
+    tail: Tail
+    until: float
+    response: Response
+    stored: float
+    expires: float
+
+
 class Cache:
     """Answers by what was asked. Promise: never hands out a TTL longer than what is left of it; never grows beyond its limits."""
 
@@ -68,14 +81,21 @@ class Cache:
         """Estimated memory in use."""
         return self._octets
 
-    def get(self, asked: Asked) -> Tail | None:
+    def get(self, asked: Asked) -> Kept | None:
         """A fresh answer with its TTLs counted down, or None."""
         entry = self._entries.get(asked)
         now = self._clock.monotonic()
         if entry is None or now >= entry.expires:
             return None
         self._entries.move_to_end(asked)
-        return aged(entry.response, int(now - entry.stored))
+        age = int(now - entry.stored)
+        until = min(entry.expires, entry.stored + age + 1)
+        return Kept(aged(entry.response, age), until, entry.response, entry.stored, entry.expires)
+
+    def touch(self, asked: Asked) -> None:
+        """An answer given out earlier is still in use."""
+        if asked in self._entries:
+            self._entries.move_to_end(asked)
 
     def put(self, asked: Asked, response: Response) -> None:
         """Keep an answer as long as it says and the limits allow; not at all if that is no time."""

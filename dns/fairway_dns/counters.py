@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fairway_dns.wire import RCODES, TYPE_NAMES
 
 
@@ -9,12 +11,13 @@ class Counters:
     """What happened so far. The agent turns the table into Prometheus metrics (see README.md, "Metrics")."""
 
     def __init__(self) -> None:
-        self.values: dict[str, int] = {}
+        self._single: dict[str, int] = {}
+        self._cells: dict[tuple[str, ...], list[int]] = {}
 
-    def add(self, name: str, label: str = "") -> None:
-        """One more of `name` (with `label`)."""
+    def add(self, name: str, label: str = "", count: int = 1) -> None:
+        """`count` more of `name` (with `label`)."""
         key = f"{name}:{label}"
-        self.values[key] = self.values.get(key, 0) + 1
+        self._single[key] = self._single.get(key, 0) + count
 
     def query(self, qtype: int, transport: str) -> None:
         """A query came in."""
@@ -24,3 +27,19 @@ class Counters:
     def reply(self, rcode: int) -> None:
         """A reply goes out."""
         self.add("replies", RCODES.get(rcode, "other"))
+
+    def cell(self, qtype: int, rcode: int, cached: bool) -> list[int]:
+        """A one-element list to count up for each query over UDP of this type that gets this rcode from the fast path."""
+        keys = [f"queries:{TYPE_NAMES.get(qtype, 'other')}", "transport:udp", f"replies:{RCODES.get(rcode, 'other')}", "fast:"]
+        if cached:
+            keys.append("cache_hits:")
+        return self._cells.setdefault(tuple(keys), [0])
+
+    @property
+    def values(self) -> Mapping[str, int]:
+        """A copy of all counts."""
+        found = dict(self._single)
+        for keys, (count,) in self._cells.items():
+            for key in keys if count else ():
+                found[key] = found.get(key, 0) + count
+        return found

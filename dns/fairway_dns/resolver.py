@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from fairway_dns.answer import Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
-from fairway_dns.cache import Asked, Cache
+from fairway_dns.cache import Asked, Cache, Kept
 from fairway_dns.counters import Counters
+from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder
 from fairway_dns.response import aged, join_chain
 from fairway_dns.table import Table
-from fairway_dns.wire import NOERROR, NXDOMAIN, REFUSED, SERVFAIL, Query, Tail, WireError, parse_query, render
+from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, WireError, parse_query, render
 from fairway_dns.zone import TTL
 
 STALE_AFTER = 1.8
@@ -34,6 +36,7 @@ class Resolver:
         forwarder: Forwarder,
         counters: Counters,
         log: logging.Logger,
+        fast: FastCache | None = None,
     ) -> None:
         self._table = table
         self._authorities = authorities
@@ -41,7 +44,9 @@ class Resolver:
         self._forwarder = forwarder
         self._counters = counters
         self._log = log
+        self._fast = fast
         self._turn = 0
+        self._kept: Kept | None = None
 
     def handle(self, data: bytes, tcp: bool) -> bytes | Later | None:
         """The reply; or a coroutine function that gets it from an upstream; or None for a message that must be dropped."""
@@ -53,7 +58,10 @@ class Resolver:
         self._turn += 1
         found = self._local(query)
         if isinstance(found, Tail):
-            return self._finish(query, found, tcp)
+            reply = self._finish(query, found, tcp)
+            if self._fast is not None and not tcp and cacheable(data, query):
+                self._teach(self._fast, data, query, found, reply)
+            return reply
         elsewhere = found
 
         async def later() -> bytes:
@@ -65,7 +73,35 @@ class Resolver:
 
         return later
 
+    def _teach(self, fast: FastCache, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
+        """Let the fast path have what would be the answer to the same octets next time."""
+        kept = self._kept
+        count = self._counters.cell(query.qtype, tail.rcode, kept is not None)
+        if kept is not None:
+            fast.learn_until(data, query, reply, count, kept.until, self._aging(query, kept, reply))
+            return
+        tails = self._rotations(query, tail)
+        if tails and query.qtype != SRV:
+            fast.learn(data, query, [render(query, one) for one in tails], count)
+        elif tail.answers <= 1 and tail.rcode in (NOERROR, NXDOMAIN):
+            fast.learn_volatile(data, query, reply, count)
+
+    def _aging(self, query: Query, kept: Kept, reply: bytes) -> Aging | None:
+        start = HEADER + len(query.question)
+        body = kept.response.tail.body
+        if reply[start : start + len(body)] != kept.tail.body:
+            return None  # It was cut to size.
+        ttls = tuple((start + offset, int.from_bytes(body[offset : offset + 4], "big")) for offset in kept.response.ttl_at)
+        asked = Asked(query.name, query.qtype, query.dnssec, query.checking_disabled)
+        return Aging(kept.stored, kept.expires, ttls, partial(self._cache.touch, asked))
+
+    def _rotations(self, query: Query, tail: Tail) -> Sequence[Tail]:
+        node = self._table.zone.find(query.name)
+        tails = node.tails.get(query.qtype, ()) if node is not None else ()
+        return tails if any(one is tail for one in tails) else ()
+
     def _local(self, query: Query) -> Tail | Elsewhere:
+        self._kept = None
         try:
             found = answer(self._table.zone, self._authorities, query, self._turn)
         except Exception as error:
@@ -77,11 +113,13 @@ class Resolver:
             # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
             # spirit).
             return failure(REFUSED)
-        cached = self._cache.get(_asked(query, found))
-        if cached is None:
+        kept = self._cache.get(_asked(query, found))
+        if kept is None:
             return found
         self._counters.add("cache_hits")
-        return self._join(query, found, cached)
+        if not found.chain:
+            self._kept = kept
+        return self._join(query, found, kept.tail)
 
     async def _fetch(self, query: Query, elsewhere: Elsewhere) -> Tail:
         asked = _asked(query, elsewhere)

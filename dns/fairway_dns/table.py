@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from fairway_dns.names import to_key
 from fairway_dns.protocol import Ack, Begin, Chunk, Delta, End, Frame, ProtocolError
 from fairway_dns.zone import Zone, ZoneDelta
+
+Changed = Callable[[Iterable[bytes] | None], None]
+"""Is told the names (keys) that a delta touched, or None when the whole table is another one."""
 
 
 class Table:
     """The zone served now, and the one that a snapshot under way builds beside it.
 
-    Promise: `zone` is always a whole revision: a snapshot shows only when it is complete, a delta all at once.
+    Promise: `zone` is always a whole revision: a snapshot shows only when it is complete, a delta all at once. `changed` is
+    called before `take` returns, so that nothing built from an older revision is ever used after its acknowledgement.
     """
 
-    def __init__(self, make: Callable[[], Zone]) -> None:
+    def __init__(self, make: Callable[[], Zone], changed: Changed | None = None) -> None:
         self._make = make
+        self._changed = changed or (lambda _names: None)
         self._building: Zone | None = None
         self.zone = make()
 
@@ -40,8 +46,19 @@ class Table:
             case End(revision) if building is not None:
                 building.revision = revision
                 self.zone, self._building = building, None
+                self._changed(None)
                 return Ack(revision)
             case Delta(delta, revision) if building is None and self.zone.revision is not None:
-                self.zone.apply(delta, revision)
+                self._apply(delta, revision)
                 return Ack(revision)
         raise ProtocolError(f"{type(frame).__name__} is out of place")
+
+    def _apply(self, delta: ZoneDelta, revision: int) -> None:
+        try:
+            self.zone.apply(delta, revision)
+            names = {to_key(record.name) for record in delta.add | delta.remove}
+        except (ValueError, KeyError):
+            # It may be in place in part; the agent sends a whole table next.
+            self._changed(None)
+            raise
+        self._changed(names)

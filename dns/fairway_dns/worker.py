@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,14 +24,16 @@ from fairway_dns.cache import Cache
 from fairway_dns.client import FeedClient
 from fairway_dns.config import Address, WorkerConfig, parse_address
 from fairway_dns.counters import Counters
+from fairway_dns.fastcache import FastCache
 from fairway_dns.forward import Forwarder
 from fairway_dns.names import to_text
 from fairway_dns.protocol import Delta, ProtocolError, encode, snapshot
 from fairway_dns.resolver import Resolver
-from fairway_dns.server import TcpServer, UdpServer
 from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
+from fairway_dns.tcp import TcpServer
+from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
 from fairway_dns.zone import Record, Zone
 
@@ -49,12 +51,15 @@ class Worker:
         self._config = config
         self._log = log
         self._counters = Counters()
-        self._table = Table(lambda: Zone(held=(config.domain, f"svc.{config.domain}", f"pod.{config.domain}")))
+        self._fast = FastCache()
+        held = (config.domain, f"svc.{config.domain}", f"pod.{config.domain}")
+        self._table = Table(lambda: Zone(held), self._changed)
+        self._clock = clock
         self._state = StateFile(Path(config.state), clock) if config.state else None
         own = [Address(address, config.port) for address in config.listen]
         self._forwarder = Forwarder(config.upstreams, own, clock)
         authorities = standard_authorities(config.domain, config.private)
-        self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log)
+        self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log, self._fast)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
 
@@ -74,12 +79,19 @@ class Worker:
 
     async def _listen(self) -> None:
         for address in self._config.listen:
-            self._udp.append(UdpServer(listen_udp(address, self._config.port), self._resolver, self._counters))
+            listener = listen_udp(address, self._config.port)
+            self._udp.append(UdpServer(listener, self._resolver, self._fast, self._clock, self._counters))
             self._tcp.append(TcpServer(listen_tcp(address, self._config.port), self._resolver, self._counters))
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
             await tcp.start()
+
+    def _changed(self, names: Iterable[bytes] | None) -> None:
+        if names is None:
+            self._fast.clear()
+        else:
+            self._fast.forget(names)
 
     async def _close(self) -> None:
         await asyncio.gather(*(udp.close() for udp in self._udp), *(tcp.close() for tcp in self._tcp))

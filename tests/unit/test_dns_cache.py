@@ -37,12 +37,17 @@ def shown(tail: Tail, name: str = NAME) -> dns.message.Message:
     return dns.message.from_wire(render(query, tail, tcp=True))
 
 
+def fresh(cache: Cache) -> Tail | None:
+    kept = cache.get(ASKED)
+    return None if kept is None else kept.tail
+
+
 def test_the_least_ttl_of_an_answer_counts_down() -> None:
     clock = FakeClock()
     cache = Cache(clock)
     cache.put(ASKED, parse_response(reply(f"{NAME}. 300 CNAME a.example.com.", "a.example.com. 30 A 192.0.2.1")))
     clock.advance(10.5)
-    found = cache.get(ASKED)
+    found = fresh(cache)
     assert found is not None
     assert [rrset.ttl for rrset in shown(found).answer] == [290, 20]
     clock.advance(19.5)
@@ -60,7 +65,7 @@ def test_denials_are_kept_as_their_soa_says(rcode: int) -> None:
     cache = Cache(clock)
     cache.put(ASKED, parse_response(reply(rcode=rcode, soa=SOA)))
     clock.advance(59)
-    found = cache.get(ASKED)
+    found = fresh(cache)
     assert found is not None
     assert (found.rcode, shown(found).authority[0].ttl) == (rcode, 241)
     clock.advance(1)
@@ -81,7 +86,7 @@ def test_limits_of_lifetime() -> None:
     clock.advance(3600)
     assert cache.get(ASKED) is None
     cache.put(ASKED, Response(Tail(SERVFAIL), 0))
-    assert cache.get(ASKED) == Tail(SERVFAIL)
+    assert fresh(cache) == Tail(SERVFAIL)
     clock.advance(1)
     assert cache.get(ASKED) is None
 

@@ -1,24 +1,13 @@
-"""DNS over UDP and TCP sockets (RFC 1035, 4.2; RFC 7766)."""
+"""DNS over TCP (RFC 1035, 4.2.2; RFC 7766)."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from fairway_dns.counters import Counters
 from fairway_dns.resolver import Later, Resolver
-
-BURST = 64
-"""Datagrams read in one go before others on the loop get their turn."""
-Sender = tuple[Any, ...]
-DISCARD = 9
-MAX_DRAIN = 1000
-"""Bursts read at the end; only a flood that cannot be turned away needs a bound."""
-MAX_DATAGRAM = 4097
-"""One octet more than the largest query we take, so that a longer one is seen to be longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,83 +20,6 @@ class TcpLimits:
     send: float = 5.0
     connections: int = 256
     pipelined: int = 32
-
-
-class UdpServer:
-    """Answers datagrams of one socket. Queries for upstreams become tasks; at most `max_pending` of them, then the newest are
-    dropped.
-    """
-
-    def __init__(self, listener: socket.socket, resolver: Resolver, counters: Counters, max_pending: int = 4000) -> None:
-        self._socket = listener
-        self._resolver = resolver
-        self._counters = counters
-        self._max_pending = max_pending
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self) -> None:
-        """Begin to read."""
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
-
-    async def close(self, grace: float = 1.0) -> None:
-        """Take no more datagrams, answer those that have arrived, wait `grace` seconds for upstreams, close."""
-        # A socket connected to nobody leaves its REUSEPORT group, so that new datagrams go to the other workers,
-        # while those already queued here can still be read.
-        host, _port, *rest = self._socket.getsockname()
-        with suppress(OSError):
-            self._socket.connect((host, DISCARD, *rest))
-        for _ in range(MAX_DRAIN):
-            if not self._burst():
-                break
-        asyncio.get_running_loop().remove_reader(self._socket)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.close()
-
-    def _readable(self) -> None:
-        self._burst()
-
-    def _burst(self) -> int:
-        """Handle up to BURST datagrams; how many there were."""
-        for count in range(BURST):
-            try:
-                data, client = self._socket.recvfrom(MAX_DATAGRAM)
-            except (BlockingIOError, InterruptedError):
-                return count
-            except OSError:
-                # An ICMP error of an earlier reply; it says nothing about the next datagram.
-                continue
-            self._handle(data, client)
-        return BURST
-
-    def _handle(self, data: bytes, client: Sender) -> None:
-        reply = self._resolver.handle(data, tcp=False)
-        if isinstance(reply, bytes):
-            self._send(reply, client)
-        elif reply is not None:
-            self._later(reply, client)
-
-    def _later(self, reply: Later, client: Sender) -> None:
-        if len(self._tasks) >= self._max_pending:
-            self._counters.add("overload")
-            return
-
-        async def finish() -> None:
-            self._send(await reply(), client)
-
-        task = asyncio.create_task(finish())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _send(self, reply: bytes, client: Sender) -> None:
-        try:
-            self._socket.sendto(reply, client)
-        except OSError:
-            # A full buffer or an unreachable client: as good as a lost datagram, and the client asks again.
-            self._counters.add("send_errors")
 
 
 class TcpServer:

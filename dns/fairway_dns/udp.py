@@ -1,0 +1,171 @@
+"""DNS over UDP (RFC 1035, 4.2.1): batches of datagrams, prepared replies first, everything else when there is time for it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fairway_core.clock import Clock
+from fairway_dns.batch import Batch
+from fairway_dns.counters import Counters
+from fairway_dns.fastcache import FastCache
+from fairway_dns.resolver import Later, Resolver
+
+DISCARD = 9
+MAX_DRAIN = 1000
+"""Batches read at the end; only a flood that cannot be turned away needs a bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class UdpLimits:
+    """`batches` are read in one go before others on the loop get their turn. Of queries without a prepared reply `slice` are
+    worked on between two reads and `waiting` may wait, then the newest are dropped. `pending` wait for upstreams.
+    """
+
+    batches: int = 8
+    slice: int = 16
+    waiting: int = 4096
+    pending: int = 4000
+
+
+class UdpServer:
+    """Answers the datagrams of one socket.
+
+    Promise: a query with a prepared reply never waits for one without, except for the few of one slice.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        resolver: Resolver,
+        fast: FastCache,
+        clock: Clock,
+        counters: Counters,
+        limits: UdpLimits | None = None,
+    ) -> None:
+        self._socket = listener
+        self._batch = Batch(listener)
+        self._resolver = resolver
+        self._fast = fast
+        self._clock = clock
+        self._counters = counters
+        self._limits = limits or UdpLimits()
+        self._waiting: deque[tuple[bytes, bytes]] = deque()
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to read."""
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    async def close(self, grace: float = 1.0) -> None:
+        """Take no more datagrams, answer those that have arrived, wait `grace` seconds for upstreams, close."""
+        # A socket connected to nobody leaves its REUSEPORT group, so that new datagrams go to the other workers,
+        # while those already queued here can still be read.
+        host, _port, *rest = self._socket.getsockname()
+        with suppress(OSError):
+            self._socket.connect((host, DISCARD, *rest))
+        for _ in range(MAX_DRAIN):
+            if not self._burst():
+                break
+            self._work(len(self._waiting))
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._work(len(self._waiting))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.close()
+
+    def _readable(self) -> None:
+        for _ in range(self._limits.batches):
+            if not self._burst() or self._scheduled:
+                break
+
+    def _burst(self) -> int:
+        """Handle one batch; how many datagrams it had."""
+        datagrams = self._batch.receive()
+        if not datagrams:
+            return 0
+        now, get = self._clock.monotonic(), self._fast.hot.get
+        pieces: list[bytes] = []
+        lengths: list[int] = []
+        slots: list[int] = []
+        missed: list[int] = []
+        for slot, data in enumerate(datagrams):
+            entry = get(data[2:])
+            if entry is None:
+                missed.append(slot)
+                continue
+            reply, length, until, rotate, count, _aging = entry
+            if until <= now:
+                missed.append(slot)
+                continue
+            count[0] += 1
+            pieces += (data[:2], reply if rotate is None else rotate())
+            lengths.append(length)
+            slots.append(slot)
+        if missed:
+            missed = [slot for slot in missed if not self._found(slot, datagrams[slot], now, pieces, lengths, slots)]
+        if lengths:
+            unsent = len(lengths) - self._batch.send(pieces, lengths, slots)
+            if unsent:
+                self._counters.add("send_errors", count=unsent)
+        if missed:
+            self._enqueue(missed, datagrams)
+        return len(datagrams)
+
+    def _found(self, slot: int, data: bytes, now: float, pieces: list[bytes], lengths: list[int], slots: list[int]) -> bool:
+        """The second look, at what is kept in other places: rare enough for a call of its own."""
+        reply = self._fast.find(data, now)
+        if reply is None:
+            return False
+        pieces += (data[:2], reply)
+        lengths.append(len(reply) + 2)
+        slots.append(slot)
+        return True
+
+    def _enqueue(self, slots: list[int], datagrams: list[bytes]) -> None:
+        room = self._limits.waiting - len(self._waiting)
+        for slot in slots[:room]:
+            self._waiting.append((datagrams[slot], self._batch.sender(slot)))
+        if len(slots) > room:
+            self._counters.add("overload", count=len(slots) - room)
+        if not self._scheduled:
+            self._next_slice()
+
+    def _next_slice(self) -> None:
+        self._work(self._limits.slice)
+        self._scheduled = bool(self._waiting)
+        if self._scheduled:
+            asyncio.get_running_loop().call_soon(self._next_slice)
+
+    def _work(self, most: int) -> None:
+        """Answer up to `most` of the queries that wait."""
+        for _ in range(min(most, len(self._waiting))):
+            data, sender = self._waiting.popleft()
+            reply = self._resolver.handle(data, tcp=False)
+            if isinstance(reply, bytes):
+                self._send(reply, sender)
+            elif reply is not None:
+                self._later(reply, sender)
+
+    def _later(self, reply: Later, sender: bytes) -> None:
+        if len(self._tasks) >= self._limits.pending:
+            self._counters.add("overload")
+            return
+
+        async def finish() -> None:
+            self._send(await reply(), sender)
+
+        task = asyncio.create_task(finish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, reply: bytes, sender: bytes) -> None:
+        if not self._batch.send_to(reply, sender):
+            self._counters.add("send_errors")
