@@ -35,13 +35,14 @@ from fairway_cni.recover import Recoverer
 from fairway_cni.spool import Spool
 from fairway_cni.wires import Kernel
 from fairway_core.clock import SystemClock
+from fairway_core.model import HostPort
 from fairway_dns.compile import ZoneCompiler
 from fairway_dns.config import WorkerConfig, parse_address, parse_resolv_conf
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_kernel import netns
-from fairway_kernel.conntrack import Conntrack
+from fairway_kernel.conntrack import Conntrack, Match, Tuple
 from fairway_kernel.link.manager import KernelLinks
 from fairway_kernel.link.monitor import LinkMonitor
 from fairway_kernel.nft.counters import CounterReader
@@ -178,7 +179,7 @@ class Agent:
             cluster_domain=config.cluster.domain,
             nameservers=tuple(config.dns.listen),
         )
-        kernel = Kernel(links, _identify, lambda ips: _flush(conntrack, ips))
+        kernel = Kernel(links, _identify, lambda ips: _flush(conntrack, ips), lambda ports: _flush_ports(conntrack, ports))
         spool = Spool(config.paths.spool, log)
         attacher = Attacher(control, kernel, pool, facts, spool, log)
         return attacher, Recoverer(control, kernel, attacher, spool, log)
@@ -207,6 +208,18 @@ class Agent:
 def _identify(path: str) -> str:
     device, inode = netns.identity(path)
     return f"{device}:{inode}"
+
+
+def _flush_ports(conntrack: Conntrack, ports: Sequence[HostPort]) -> None:
+    """UDP entries that ask for one of the ports and were never translated: their senders met no container."""
+    wanted = {port.host_port for port in ports if port.protocol == "udp"}
+    asked = [entry for number in sorted(wanted) for entry in conntrack.entries(Match(17, Tuple(dst_port=number)))]
+    untouched = [entry for entry in asked if entry.reply.src == entry.orig.dst and entry.reply.dst == entry.orig.src]
+    conntrack.forget([Match(17, Tuple(*_ends(entry.orig))) for entry in untouched])
+
+
+def _ends(found: Tuple) -> tuple[str, str, int, int]:
+    return found.src, found.dst, found.src_port, found.dst_port
 
 
 def _flush(conntrack: Conntrack, ips: Sequence[str]) -> None:

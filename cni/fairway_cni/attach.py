@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, TypeVarTuple
 
 from fairway_cni import faults, plan
 from fairway_cni.check import differences
+from fairway_cni.claims import Claim, Claims
 from fairway_cni.control import Control
+from fairway_cni.delegate import AddressPlugins
 from fairway_cni.documents import Said
 from fairway_cni.faults import CniError, as_cni_error, combined
 from fairway_cni.ipam import AddressPool, mac_of
 from fairway_cni.locks import KeyedLocks
-from fairway_cni.netconf import BRIDGE, Wanted
+from fairway_cni.netconf import BRIDGE, CHAINED, Wanted
 from fairway_cni.plan import Identity, NodeFacts
 from fairway_cni.protocol import Request
 from fairway_cni.records import Records
 from fairway_cni.result import AttachResult
 from fairway_cni.spool import Spool
 from fairway_cni.wires import Kernel, Target, Wires
-from fairway_core.errors import ConflictError, FairwayError, KernelError, UserError
+from fairway_core.errors import ConflictError, FairwayError, KernelError
 from fairway_core.model import Attachment, Meta
 
 RECOVERY = "recovery"
@@ -65,7 +67,8 @@ class Attacher:
         self._kernel = kernel
         self._links = kernel.links
         self._wires = Wires(kernel, facts)
-        self._pool = pool
+        self._claims = Claims(pool, AddressPlugins())
+        self._claims.adopt(control.world())
         self._facts = facts
         self._spool = spool
         self._log = log
@@ -101,7 +104,7 @@ class Attacher:
             if cancelled():
                 return
             attachment = self._records.find(who)
-            errors = await self._remove(attachment) if attachment else await self._sweep(who)
+            errors = await self._remove(attachment) if attachment else await self._sweep(who, request)
         error = combined(errors, "cannot detach completely")
         if error:
             raise error
@@ -118,6 +121,8 @@ class Attacher:
             except KernelError as fault:
                 raise CniError(faults.MISMATCH, "the container's network namespace cannot be entered", str(fault)) from fault
             found = differences(attachment, inside, await self._in_thread(self._links.read), request.config.prev_result)
+            if not found:
+                await self._claims.check(attachment)
         if found:
             raise CniError(faults.MISMATCH, "the attachment is not as it was made", "; ".join(found))
 
@@ -133,18 +138,23 @@ class Attacher:
             if item.network == request.config.name and (item.container_id, item.ifname) not in valid
         ]
         results = await asyncio.gather(*(self.reap(item) for item in stale))
-        error = combined([fault for errors in results for fault in errors], "cannot collect everything")
+        faults_met = [fault for errors in results for fault in errors]
+        try:
+            await self._claims.collect(request)
+        except CniError as fault:
+            faults_met.append(fault)
+        error = combined(faults_met, "cannot collect everything")
         if error:
             raise error
         return len(stale)
 
-    async def status(self) -> None:
+    async def status(self, request: Request) -> None:
         """Raises CniError 50 while the agent cannot serve an ADD, 51 if addresses are used up. Never waits."""
         reason = self._control.not_ready()
         if reason:
             raise CniError(faults.NOT_AVAILABLE, "the plugin is not available", reason)
-        if self._pool.exhausted:
-            raise CniError(faults.LIMITED, "new containers cannot be attached", self._pool.exhausted)
+        if not request.config.ipam and self._claims.exhausted:
+            raise CniError(faults.LIMITED, "new containers cannot be attached", self._claims.exhausted)
 
     # Steps for recovery: each takes the lock of its attachment and looks again before it acts.
 
@@ -176,7 +186,7 @@ class Attacher:
         """Remove a link of ours that no attachment owns."""
         digest = host_ifname[3:]
         async with self._locks.hold(digest):
-            if any(item.host_ifname == host_ifname for item in self._control.world().attachments()):
+            if any(item.host_ifname[3:] == digest for item in self._control.world().attachments()):
                 return []
             self._log.info("removing orphan link %s", host_ifname)
             try:
@@ -187,14 +197,14 @@ class Attacher:
 
     async def drop_stray(self, ip: str) -> list[Exception]:
         """Remove the route and neighbour of an address of ours that nobody holds; it stays taken meanwhile."""
-        if not self._pool.hold(ip, RECOVERY):
+        if not self._claims.hold(ip, RECOVERY):
             return []
         try:
             await self._in_thread(self._links.detach, NO_LINK, (ip,))
         except FairwayError as fault:
             return [fault]
         finally:
-            self._pool.release((ip,), RECOVERY)
+            self._claims.let_go(ip, RECOVERY)
         return []
 
     async def drain(self) -> None:
@@ -222,10 +232,14 @@ class Attacher:
             raise error
 
     async def _wire(self, request: Request, who: Identity, target: Target) -> AttachResult:
-        attachment = self._plan(request, who, target)
+        wanted = _wanted(request)
+        _refuse_impossible(wanted)
+        claim = await self._claims.take(request, who, wanted)
+        attachment = self._plan(request, who, target, claim)
         try:
             attachment, revision = await self._records.declare(attachment, _said_of(request))
             await self._in_thread(self._wires.attach, attachment)
+            await self._flush_ports(attachment)
         except BaseException as fault:
             errors = await asyncio.shield(self._remove(attachment))
             for error in errors:
@@ -235,11 +249,10 @@ class Attacher:
         self._spawn(self._confirm(attachment, revision))
         return self._result(attachment, request)
 
-    def _plan(self, request: Request, who: Identity, target: Target) -> Attachment:
+    def _plan(self, request: Request, who: Identity, target: Target, claim: Claim) -> Attachment:
         wanted, args = _wanted(request), request.args
         namespace = args.namespace or wanted.namespace
         pod = args.name or plan.dns_safe(who.container_id)
-        ips = self._allocate(who.object_name, wanted.ips or args.ips)
         return Attachment(
             meta=Meta(who.object_name),
             network=who.network,
@@ -249,20 +262,30 @@ class Attacher:
             pod_namespace=namespace,
             pod_name=pod,
             host_ifname=who.host_ifname(wanted.mode),
-            mac=wanted.mac or args.mac or mac_of(ips[0]),
-            ips=ips,
+            mac=wanted.mac or args.mac or mac_of(claim.ips[0]),
+            ips=claim.ips,
             mode=wanted.mode,
             mtu=target.mtu,
             boot_id=self._facts.boot_id,
             netns_id=target.netns_id,
             aliases=wanted.aliases,
+            host_ports=wanted.host_ports,
+            bandwidth=wanted.bandwidth,
+            routes=wanted.routes,
+            sysctls=wanted.sysctls,
+            # Who made the interface decides about it, unless the network says otherwise.
+            masquerade=wanted.mode != CHAINED if wanted.masquerade is None else wanted.masquerade,
+            delegate=claim.delegate,
         )
 
-    def _allocate(self, owner: str, requested: Sequence[str]) -> tuple[str, ...]:
+    async def _flush_ports(self, attachment: Attachment) -> None:
+        """UDP senders that were there first would go on being sent nowhere for as long as their flow is tracked."""
+        if not any(port.protocol == "udp" for port in attachment.host_ports):
+            return
         try:
-            return self._pool.allocate(owner, requested)
-        except (UserError, ConflictError) as fault:
-            raise CniError(faults.ADDRESS, str(fault)) from fault
+            await self._in_thread(self._kernel.flush_ports, attachment.host_ports)
+        except KernelError as fault:
+            self._log.warning("tracked connections to ports of %s are not forgotten: %s", attachment.meta.name, fault)
 
     async def _confirm(self, attachment: Attachment, revision: int) -> None:
         await asyncio.sleep(self._confirm_after)
@@ -286,6 +309,8 @@ class Attacher:
             bridge=plan.bridge_name(attachment.network) if bridged else "",
             bridge_mac=plan.GATEWAY_MAC if bridged else "",
             dns=_wanted(request).dns or plan.resolver_of(self._facts, attachment.pod_namespace),
+            routes=attachment.routes,
+            previous=request.config.prev_result if attachment.mode == CHAINED else None,
         )
 
     # DEL
@@ -308,10 +333,9 @@ class Attacher:
             await self._in_thread(self._kernel.flush, attachment.ips)
         except FairwayError as fault:
             self._log.warning("tracked connections of %s are not forgotten: %s", ", ".join(attachment.ips), fault)
-        self._pool.release(attachment.ips, name)
-        return errors
+        return [*errors, *await self._claims.release(attachment)]
 
-    async def _sweep(self, who: Identity) -> list[Exception]:
+    async def _sweep(self, who: Identity, request: Request) -> list[Exception]:
         """Remove a link of an attachment that the store does not know; its name follows from the key."""
         errors: list[Exception] = []
         for mode in ("bridge", "routed"):
@@ -319,6 +343,10 @@ class Attacher:
                 await self._in_thread(self._links.detach, who.host_ifname(mode), ())
             except FairwayError as fault:
                 errors.append(fault)
+        try:
+            await self._claims.forget_unknown(request)
+        except CniError as fault:
+            errors.append(fault)
         return errors
 
     # Common
@@ -356,6 +384,17 @@ def _wanted(request: Request) -> Wanted:
 def _said_of(request: Request) -> Said:
     wanted = _wanted(request)
     return Said({**request.args.labels, **wanted.labels}, wanted.annotations, request.args.uid)
+
+
+def _refuse_impossible(wanted: Wanted) -> None:
+    """What needs an interface of our making. Raises CniError with code 2, naming the field."""
+    if wanted.mode != CHAINED:
+        return
+    names = {"bandwidth": "bandwidth", "routes": "routes", "sysctls": "sysctl", "mac": "mac", "ips": "ips", "ranges": "ipRanges"}
+    asked = [name for field, name in names.items() if getattr(wanted, field)]
+    if asked:
+        text = f"{', '.join(asked)}: not for an interface that another plugin made"
+        raise CniError(faults.UNSUPPORTED_FIELD, text, "prevResult is present")
 
 
 def _pod(attachment: Attachment) -> tuple[str, str]:

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fairway_cni import plan
-from fairway_cni.netconf import BRIDGE
+from fairway_cni.netconf import BRIDGE, CHAINED
 from fairway_core.model import Attachment, family_of
 from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, InsideState, NodeLinks
+from fairway_kernel.link.shaping import wanted_shapes
 
 
 def differences(attachment: Attachment, inside: InsideState, node: NodeLinks, previous: Mapping[str, Any] | None) -> list[str]:
     """What is wrong, one text each; empty if the attachment is as it was made. `previous` is CNI's prevResult."""
-    found = [*_inside(attachment, inside), *_on_node(attachment, node)]
+    if attachment.mode == CHAINED:
+        found = [*_inside_chained(attachment, inside)]
+    else:
+        found = [*_inside(attachment, inside), *_on_node(attachment, node)]
     known = {ip.partition("/")[0] for ip in _addresses(previous)}
     if known and not known & set(attachment.ips):
         found.append(f"prevResult has {', '.join(sorted(known))}, attached is {', '.join(attachment.ips)}")
@@ -38,6 +42,17 @@ def _inside(attachment: Attachment, inside: InsideState) -> Iterator[str]:
             yield f"{where} lacks address {ip}"
         elif gateway not in inside.default_routes:
             yield f"{where} lacks the default route through {gateway}"
+
+
+def _inside_chained(attachment: Attachment, inside: InsideState) -> Iterator[str]:
+    """Whose interface it is sees to the rest; rules and names depend on the addresses."""
+    where = f"{attachment.ifname} in the container"
+    if not inside.exists:
+        yield f"{where} is missing"
+        return
+    for ip in attachment.ips:
+        if ip not in inside.ips:
+            yield f"{where} lacks address {ip}"
 
 
 def _on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
@@ -64,6 +79,10 @@ def faults_on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
             yield f"the node has no route to {ip} through {device}"
         if (ip, attachment.mac, device) not in node.neighbours:
             yield f"the node has no permanent neighbour {ip} at {attachment.mac} on {device}"
+
+    for (name, kind), rate in wanted_shapes(attachment.host_ifname, plan.shape_of(attachment)).items():
+        if (name, kind, rate) not in node.shapes:
+            yield f"the limit of {8 * rate} bit/s on {name} is missing" if rate else f"{name} is not limited: no redirection"
 
 
 def _addresses(previous: Mapping[str, Any] | None) -> Iterator[str]:

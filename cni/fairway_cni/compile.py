@@ -1,4 +1,4 @@
-"""Attachments and nodes to nftables: which addresses an interface may use, and masquerade for what leaves the cluster. Pure.
+"""Attachments and nodes to nftables: which addresses an interface may use, ports of the node, masquerade for what leaves. Pure.
 
 Only interfaces called fwb* and fwr* are concerned. A frame or packet from one of them passes if interface, MAC and source
 address are pinned together, and is dropped otherwise: an interface without a pin is closed from its first packet.
@@ -7,9 +7,11 @@ address are pinned together, and is dropped otherwise: an interface without a pi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
+from fairway_cni.hostports import hostport_layout, ports_of
 from fairway_cni.netconf import BRIDGE as BRIDGED
+from fairway_cni.netconf import CHAINED
 from fairway_core.delta import Owner
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, family_of
@@ -22,6 +24,7 @@ MASQ_OWNER: Owner = ("masq",)
 # or a redirect is an attack or a mistake. Link-local chatter of the container's kernel is dropped without being counted.
 _BRIDGED_RULES = (
     'iifname != "fwb*" accept',
+    "ether type ip ip daddr 127.0.0.0/8 counter drop",
     "ether type ip iifname . ether saddr . ip saddr @pin_bridged4 accept",
     "iifname . ether saddr . arp saddr ip @pin_bridged4 iifname . arp saddr ether . arp saddr ip @pin_bridged4 accept",
     "icmpv6 type { nd-router-advert, nd-neighbor-advert, nd-redirect } counter drop",
@@ -32,6 +35,7 @@ _BRIDGED_RULES = (
 )
 _ROUTED_RULES = (
     'iifname != "fwr*" accept',
+    "ip daddr 127.0.0.0/8 counter drop",
     "iifname . ether saddr . ip saddr @pin_routed4 accept",
     "icmpv6 type { nd-router-advert, nd-neighbor-advert, nd-redirect } counter drop",
     "icmpv6 type { nd-router-solicit, nd-neighbor-solicit } drop",
@@ -41,6 +45,8 @@ _ROUTED_RULES = (
 )
 _MASQ_RULES = (
     'oifname "lo" return',
+    "ip saddr @masq_never4 return",
+    "ip6 saddr @masq_never6 return",
     'oifname "fw-*" return',
     'oifname "fwr*" return',
     "ip saddr @masq_from4 ip daddr != @masq_inside4 counter masquerade fully-random",
@@ -56,6 +62,7 @@ def _pins(name: str, family: str) -> SetDecl:
 LAYOUT = Layout(
     sets=(
         *(_pins(name, family) for name in ("pin_bridged", "pin_routed") for family in "46"),
+        *(SetDecl(f"masq_never{family}", (f"ipv{family}_addr",)) for family in "46"),
         *(
             SetDecl(name + family, ("ipv4_addr" if family == "4" else "ipv6_addr",), flags=("interval",))
             for name in ("masq_from", "masq_inside")
@@ -72,7 +79,9 @@ LAYOUT = Layout(
 
 
 def pins_of(attachment: Attachment) -> Elements:
-    """The (interface, MAC, address) triples of one attachment."""
+    """The (interface, MAC, address) triples of one attachment; none for an interface that somebody else made."""
+    if attachment.mode == CHAINED:
+        return {}
     name = "pin_bridged" if attachment.mode == BRIDGED else "pin_routed"
     return {Slot(f"{name}{family_of(ip)}", (attachment.host_ifname, attachment.mac, ip)): () for ip in attachment.ips}
 
@@ -100,11 +109,13 @@ class PinCompiler:
 
     def __init__(self, pod_cidrs: Sequence[str]) -> None:
         self._pod_cidrs = tuple(pod_cidrs)
+        self._networks = [ip_network(cidr, strict=False) for cidr in pod_cidrs]
+        self._layout = LAYOUT + hostport_layout(pod_cidrs)
         self._started = False
 
     @property
     def layout(self) -> Layout:
-        return LAYOUT
+        return self._layout
 
     def learn(self, actual: Elements) -> None:
         """Nothing to learn: no element carries a number of ours."""
@@ -114,11 +125,19 @@ class PinCompiler:
         for key in touched:
             if key.kind == "Attachment":
                 value = after.get(key)
-                owners["pin", key.name] = pins_of(value) if isinstance(value, Attachment) else {}
+                found = value if isinstance(value, Attachment) else None
+                owners["pin", key.name] = {**pins_of(found), **ports_of(found), **self._exceptions(found)} if found else {}
         if not self._started or any(key.kind == "Node" for key in touched):
             owners[MASQ_OWNER] = self._masquerade(after)
             self._started = True
         return owners
+
+    def _exceptions(self, attachment: Attachment) -> Elements:
+        """Addresses that the rule for whole networks would get wrong: not to be masqueraded, or ours from outside podCIDRs."""
+        if not attachment.masquerade:
+            return {Slot(f"masq_never{family_of(ip)}", (ip,)): () for ip in attachment.ips}
+        foreign = (ip for ip in attachment.ips if not any(ip_address(ip) in network for network in self._networks))
+        return {Slot(f"masq_from{family_of(ip)}", (Range(ip, ip),)): () for ip in foreign}
 
     def _masquerade(self, world: World) -> Elements:
         inside = [cidr for node in world.nodes() for cidr in node.pod_cidrs]

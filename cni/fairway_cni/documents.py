@@ -49,8 +49,32 @@ def attachment_document(attachment: Attachment) -> Document:
         "confirmed": attachment.confirmed,
         "podDeclared": attachment.pod_declared,
         "aliases": list(attachment.aliases),
+        **_extras(attachment),
     }
     return {"apiVersion": "fairway.dev/v1", "kind": "Attachment", "metadata": {"name": attachment.meta.name}, "spec": spec}
+
+
+def _extras(attachment: Attachment) -> dict[str, Any]:
+    """What most attachments do not have: absent rather than empty, since every attachment is written twice."""
+    limits = attachment.bandwidth
+    found: dict[str, Any] = {
+        "hostPorts": [
+            {"protocol": p.protocol, "hostPort": p.host_port, "containerPort": p.container_port, "hostIP": p.host_ip}
+            for p in attachment.host_ports
+        ],
+        "bandwidth": limits
+        and {
+            "ingressRate": limits.ingress_rate,
+            "ingressBurst": limits.ingress_burst,
+            "egressRate": limits.egress_rate,
+            "egressBurst": limits.egress_burst,
+        },
+        "routes": list(attachment.routes),
+        "sysctls": dict(attachment.sysctls),
+        "delegate": attachment.delegate,
+    }
+    found = {name: value for name, value in found.items() if value}
+    return found if attachment.masquerade else {**found, "masquerade": False}
 
 
 def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said) -> Write:

@@ -26,6 +26,10 @@ MISMATCH = 103
 """CHECK found a difference."""
 ADDRESS = 104
 """The address asked for is taken or foreign, or there is none left."""
+HOST_PORT = 105
+"""A port of the node that is asked for is another container's."""
+DELEGATE = 106
+"""The address plugin could not be run, or its answer means nothing."""
 
 # Code 3 (unknown container) is never used: it tells the runtime that nothing needs cleaning up.
 

@@ -57,7 +57,7 @@ class CniHandler:
         elif request.command == "GC":
             self._log.info("CNI %s: %d removed", _words(request), await self._attacher.collect(request))
         else:
-            await self._attacher.status()
+            await self._attacher.status(request)
         return b""
 
 

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairway_cni import faults, podargs
-from fairway_cni.faults import CniError
+from fairway_cni import faults, podargs, wishes
+from fairway_cni.ranges import RangeSpec
+from fairway_cni.values import as_array, as_number, as_object, as_text, as_texts, bad, fold
+from fairway_core.model import Bandwidth, HostPort
 
 BRIDGE = "bridge"
 ROUTED = "routed"
+CHAINED = "chained"
+OWN_IPAM = "fairway"
 MTU_RANGE = range(1280, 65536)
 """1280 is the least IPv6 allows (RFC 8200, section 5)."""
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
+_PLUGIN = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,63}\Z", re.ASCII)
 _ALIAS = re.compile(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?\Z", re.ASCII)
 
 
@@ -46,6 +51,15 @@ class Wanted:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
+    ranges: tuple[RangeSpec, ...] = ()
+    routes: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    masquerade: bool | None = None
+    """None: not said."""
+    ipam: str = ""
+    """The address plugin to delegate to; empty: our own pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +71,19 @@ class NetConf:
     wanted: Wanted | None = None
     attachments: frozenset[tuple[str, str]] | None = None
     prev_result: Mapping[str, Any] | None = None
+    ipam: str = ""
+    """The address plugin, for every verb."""
 
 
-def fold(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with lower-case keys; of two that differ in case only the later wins, as in Go."""
-    return {key.lower(): value for key, value in mapping.items()}
-
-
-def parse_wanted(document: Mapping[str, Any]) -> Wanted:
-    """What `document` (top-level keys folded) asks of an ADD. Raises CniError with code 2 or 7, naming the field."""
-    if document.get("ipam"):
-        raise CniError(faults.UNSUPPORTED_FIELD, "ipam: addresses come from the node's podCIDRs", "remove ipam from the network")
-    runtime = fold(_object(document.get("runtimeconfig"), "runtimeConfig"))
-    cni = fold(_object(fold(_object(document.get("args"), "args")).get("cni"), "args.cni"))
-    _refuse_unsupported(runtime)
+def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
+    """What `document` (top-level keys folded) asks of an ADD of `ifname`. Raises CniError with code 2 or 7, naming the field."""
+    runtime = fold(as_object(document.get("runtimeconfig"), "runtimeConfig"))
+    cni = fold(as_object(fold(as_object(document.get("args"), "args")).get("cni"), "args.cni"))
+    ipam = fold(as_object(document.get("ipam"), "ipam"))
     name = document["name"] if isinstance(document.get("name"), str) else ""
     return Wanted(
-        mode=_mode(document.get("mode")),
-        namespace=podargs.dns_name(_text(document.get("namespace"), "namespace"), "namespace", faults.CONFIG) or "default",
+        mode=CHAINED if document.get("prevresult") is not None else _mode(document.get("mode")),
+        namespace=podargs.dns_name(as_text(document.get("namespace"), "namespace"), "namespace", faults.CONFIG) or "default",
         mtu=_mtu(document.get("mtu")),
         ips=_addresses(runtime.get("ips"), "runtimeConfig.ips") or _addresses(cni.get("ips"), "args.cni.ips"),
         mac=_mac(runtime.get("mac"), "runtimeConfig.mac") or _mac(cni.get("mac"), "args.cni.mac"),
@@ -82,7 +91,24 @@ def parse_wanted(document: Mapping[str, Any]) -> Wanted:
         labels=_labels(cni.get("labels")),
         annotations=_annotations(runtime.get(ANNOTATIONS)),
         aliases=_aliases(runtime.get("aliases"), name),
+        host_ports=wishes.read_ports(runtime.get("portmappings")),
+        bandwidth=wishes.read_bandwidth(runtime.get("bandwidth"), "runtimeConfig.bandwidth")
+        or wishes.read_bandwidth(document.get("bandwidth"), "bandwidth"),
+        ranges=wishes.read_ranges(runtime.get("ipranges"), "runtimeConfig.ipRanges")
+        or wishes.read_ranges(ipam.get("ranges"), "ipam.ranges"),
+        routes=wishes.read_routes(document.get("routes"), "routes"),
+        sysctls=wishes.read_settings(document.get("sysctl"), "sysctl", ifname),
+        masquerade=wishes.read_flag(document.get("ipmasq"), "ipMasq", None),
+        ipam=ipam_type(document),
     )
+
+
+def ipam_type(document: Mapping[str, Any]) -> str:
+    """The address plugin that `document` names; empty if the addresses are ours. Raises CniError with code 7."""
+    name = as_text(fold(as_object(document.get("ipam"), "ipam")).get("type"), "ipam.type")
+    if name and not _PLUGIN.match(name):
+        raise bad("ipam.type", f"the name of a plugin, not {name!r},")
+    return "" if name == OWN_IPAM else name
 
 
 def read_attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
@@ -94,118 +120,64 @@ def read_attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]] 
     if found is None:
         return None
     pairs = set()
-    for item in _array(found, VALID_ATTACHMENTS[0]):
-        entry = fold(_object(item, VALID_ATTACHMENTS[0]))
-        pairs.add((_text(entry.get("containerid"), "containerID"), _text(entry.get("ifname"), "ifname")))
+    for item in as_array(found, VALID_ATTACHMENTS[0]):
+        entry = fold(as_object(item, VALID_ATTACHMENTS[0]))
+        pairs.add((as_text(entry.get("containerid"), "containerID"), as_text(entry.get("ifname"), "ifname")))
     return frozenset(pairs)
 
 
-def _bad(where: str, wanted: str) -> CniError:
-    return CniError(faults.CONFIG, f"{where}: {wanted} expected")
-
-
-def _object(value: Any, where: str) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _bad(where, "an object")
-    return value
-
-
-def _array(value: Any, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _bad(where, "a list")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _bad(where, "text")
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(_text(item, where) for item in _array(value, where) if item)
-
-
-def _number(value: Any, where: str) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _bad(where, "a number")
-    return value
-
-
 def _mode(value: Any) -> str:
-    mode = _text(value, "mode") or BRIDGE
+    mode = as_text(value, "mode") or BRIDGE
     if mode not in (BRIDGE, ROUTED):
-        raise _bad("mode", f"{BRIDGE!r} or {ROUTED!r}")
+        raise bad("mode", f"{BRIDGE!r} or {ROUTED!r}")
     return mode
 
 
 def _mtu(value: Any) -> int:
-    mtu = _number(value, "mtu")
+    mtu = as_number(value, "mtu")
     if mtu and mtu not in MTU_RANGE:
-        raise _bad("mtu", f"{MTU_RANGE.start}..{MTU_RANGE.stop - 1}")
+        raise bad("mtu", f"{MTU_RANGE.start}..{MTU_RANGE.stop - 1}")
     return mtu
 
 
 def _addresses(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(podargs.address(text, where, faults.CONFIG) for text in _texts(value, where))
+    return tuple(podargs.address(text, where, faults.CONFIG) for text in as_texts(value, where))
 
 
 def _mac(value: Any, where: str) -> str:
-    return podargs.mac(_text(value, where), where, faults.CONFIG)
+    return podargs.mac(as_text(value, where), where, faults.CONFIG)
 
 
 def _dns(value: Any, where: str) -> Dns:
     """Both spellings: `nameservers`/`search` of the configuration and `servers`/`searches` of the convention."""
-    found = fold(_object(value, where))
+    found = fold(as_object(value, where))
     return Dns(
-        nameservers=_texts(found.get("nameservers") or found.get("servers"), f"{where}.servers"),
-        search=_texts(found.get("search") or found.get("searches"), f"{where}.searches"),
-        options=_texts(found.get("options"), f"{where}.options"),
-        domain=_text(found.get("domain"), f"{where}.domain"),
+        nameservers=as_texts(found.get("nameservers") or found.get("servers"), f"{where}.servers"),
+        search=as_texts(found.get("search") or found.get("searches"), f"{where}.searches"),
+        options=as_texts(found.get("options"), f"{where}.options"),
+        domain=as_text(found.get("domain"), f"{where}.domain"),
     )
 
 
 def _labels(value: Any) -> dict[str, str]:
     labels: dict[str, str] = {}
-    for item in _array(value, "args.cni.labels"):
-        pair = fold(_object(item, "args.cni.labels"))
-        key, text = _text(pair.get("key"), "args.cni.labels"), _text(pair.get("value"), "args.cni.labels")
+    for item in as_array(value, "args.cni.labels"):
+        pair = fold(as_object(item, "args.cni.labels"))
+        key, text = as_text(pair.get("key"), "args.cni.labels"), as_text(pair.get("value"), "args.cni.labels")
         labels.update([podargs.label(key, text, "args.cni.labels", faults.CONFIG)])
     return labels
 
 
 def _annotations(value: Any) -> dict[str, str]:
-    return {key: _text(text, ANNOTATIONS) for key, text in _object(value, ANNOTATIONS).items()}
+    return {key: as_text(text, ANNOTATIONS) for key, text in as_object(value, ANNOTATIONS).items()}
 
 
 def _aliases(value: Any, network: str) -> tuple[str, ...]:
     """The convention is a list; podman sends an object of lists, one per network."""
     if isinstance(value, dict):
         value = value.get(network)
-    names = tuple(name.lower() for name in _texts(value, "runtimeConfig.aliases"))
+    names = tuple(name.lower() for name in as_texts(value, "runtimeConfig.aliases"))
     for name in names:
         if not _ALIAS.match(name) or any(not 0 < len(part) < 64 for part in name.split(".")):
-            raise _bad("runtimeConfig.aliases", f"DNS names, not {name!r},")
+            raise bad("runtimeConfig.aliases", f"DNS names, not {name!r},")
     return names
-
-
-def _refuse_unsupported(runtime: Mapping[str, Any]) -> None:
-    """What would be promised and not kept is refused by name (code 2: the field and its value)."""
-    for item in _array(runtime.get("portmappings"), "runtimeConfig.portMappings"):
-        port = _number(fold(_object(item, "runtimeConfig.portMappings")).get("hostport"), "runtimeConfig.portMappings.hostPort")
-        if port > 0:
-            raise CniError(faults.UNSUPPORTED_FIELD, f"runtimeConfig.portMappings: hostPort {port} is not supported")
-    for key, value in fold(_object(runtime.get("bandwidth"), "runtimeConfig.bandwidth")).items():
-        # containerd sends an unlimited burst beside no rate at all.
-        if key.endswith("rate") and _number(value, f"runtimeConfig.bandwidth.{key}"):
-            raise CniError(faults.UNSUPPORTED_FIELD, f"runtimeConfig.bandwidth: {key} {value} is not supported")
-    if runtime.get("ipranges"):
-        raise CniError(faults.UNSUPPORTED_FIELD, f"runtimeConfig.ipRanges: {runtime['ipranges']} is not supported")

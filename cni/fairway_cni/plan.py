@@ -6,16 +6,17 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from fairway_cni.hostports import needs_loopback
 from fairway_cni.ipam import mac_of
-from fairway_cni.netconf import BRIDGE, Dns
+from fairway_cni.netconf import BRIDGE, CHAINED, ROUTED, Dns
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, family_of
-from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, Bridge, Veth
+from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, Bridge, Shape, Veth
 
 GATEWAY_MAC = mac_of(GATEWAY4)
 """The MAC of every gateway a container sees: all bridges and, in routed mode, all host ends. They never share a segment."""
 
-_PREFIX = {True: "fwb", False: "fwr"}
+_PREFIX = {BRIDGE: "fwb", ROUTED: "fwr", CHAINED: "fwc"}
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 
@@ -57,8 +58,8 @@ class Identity:
         return Key("Attachment", "", self.object_name)
 
     def host_ifname(self, mode: str) -> str:
-        """The name of the veth's end on the node."""
-        return _PREFIX[mode == BRIDGE] + self.digest
+        """The name of the veth's end on the node; of a chained attachment a name that no link has."""
+        return _PREFIX[mode] + self.digest
 
 
 def identity_of(attachment: Attachment) -> Identity:
@@ -101,7 +102,17 @@ def veth_of(attachment: Attachment) -> Veth:
         alias=alias,
         host_mac=GATEWAY_MAC,
         master=bridge_name(attachment.network) if attachment.mode == BRIDGE else None,
+        routes=attachment.routes,
+        sysctls=attachment.sysctls,
+        shape=shape_of(attachment),
+        loopback=needs_loopback(attachment),
     )
+
+
+def shape_of(attachment: Attachment) -> Shape:
+    """The rate limits of the interface."""
+    limits = attachment.bandwidth
+    return Shape(limits.ingress_rate, limits.ingress_burst, limits.egress_rate, limits.egress_burst)
 
 
 def resolver_of(facts: NodeFacts, namespace: str) -> Dns:

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from fairway_cni import faults
 from fairway_cni.faults import CniError
-from fairway_cni.netconf import NetConf, Wanted, fold, parse_wanted, read_attachments
+from fairway_cni.netconf import NetConf, ipam_type, parse_wanted, read_attachments
 from fairway_cni.podargs import PodArgs, parse_args
+from fairway_cni.values import fold
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
@@ -43,6 +44,8 @@ class Request:
     path: str
     config: NetConf
     raw: bytes
+    args_text: str = ""
+    """CNI_ARGS as sent, for an address plugin."""
     trace: str = ""
 
 
@@ -60,9 +63,10 @@ def parse(body: bytes) -> Request:
     config = NetConf(
         cni_version=version,
         name=_network_name(document),
-        wanted=_wanted(document) if adding else None,
+        wanted=parse_wanted(document, env["CNI_IFNAME"]) if adding else None,
         attachments=read_attachments(document) if command == "GC" else None,
-        prev_result=_prev_result(document),
+        prev_result=_prev_result(document, command),
+        ipam=_ipam(document, command),
     )
     return Request(
         command=command,
@@ -73,6 +77,7 @@ def parse(body: bytes) -> Request:
         path=env.get("CNI_PATH", ""),
         config=config,
         raw=raw,
+        args_text=env.get("CNI_ARGS", ""),
         trace=env.get("TRACEPARENT", ""),
     )
 
@@ -154,12 +159,18 @@ def _check_environment(env: dict[str, str], command: str) -> None:
         )
 
 
-def _wanted(document: dict[str, Any]) -> Wanted:
-    if document.get("prevresult") is not None:
-        raise CniError(faults.CONFIG, "prevResult: fairway makes the interface itself and must be the first plugin of the list")
-    return parse_wanted(document)
-
-
-def _prev_result(document: dict[str, Any]) -> dict[str, Any] | None:
+def _prev_result(document: dict[str, Any], command: str) -> dict[str, Any] | None:
     previous = document.get("prevresult")
+    if command == "ADD" and previous is not None and not isinstance(previous, dict):
+        raise CniError(faults.CONFIG, "prevResult: an object expected")
     return previous if isinstance(previous, dict) else None
+
+
+def _ipam(document: dict[str, Any], command: str) -> str:
+    """A broken name must not keep a container from going."""
+    try:
+        return ipam_type(document)
+    except CniError:
+        if command == "ADD":
+            raise
+        return ""

@@ -14,12 +14,14 @@ from fairway_cni.attach import Attacher
 from fairway_cni.check import faults_on_node
 from fairway_cni.control import Control
 from fairway_cni.faults import CniError
+from fairway_cni.netconf import CHAINED
 from fairway_cni.protocol import parse
 from fairway_cni.spool import Spool, SpooledCall
 from fairway_cni.wires import Kernel
 from fairway_core.errors import FairwayError, KernelError
 from fairway_core.model import Attachment
 from fairway_kernel.link.objects import NodeLinks
+from fairway_kernel.link.shaping import redirector_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,22 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
     there = {veth.host_ifname for veth in node.veths}
     remove, rewire, repair = [], [], []
     for item in attachments:
-        linked, lives = item.host_ifname in there, alive.get(item.meta.name, False)
+        lives = alive.get(item.meta.name, False)
+        # Of a chained attachment there is no link of ours to go by: its namespace decides.
+        linked = lives if item.mode == CHAINED else item.host_ifname in there
         if item.boot_id != boot_id or (not linked and not (lives and item.confirmed)):
             remove.append(item)
         elif not linked:
             rewire.append(item)
-        elif any(faults_on_node(item, node)):
+        elif item.mode != CHAINED and any(faults_on_node(item, node)):
             repair.append(item)
     owned = {item.host_ifname for item in attachments}
+    # A redirection outlives the link that it was made for.
+    lost = {name for name in node.redirectors if not any(redirector_name(link) == name for link in there | owned)}
     addresses = {ip for item in attachments for ip in item.ips}
     routed = {ip for ip, device in node.routes if device.startswith(("fw-", "fwr"))}
-    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(there - owned)), tuple(sorted(routed - addresses)))
+    orphans, strays = (there - owned) | lost, routed - addresses
+    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(orphans)), tuple(sorted(strays)))
 
 
 class Recoverer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,17 +28,22 @@ class AttachResult:
     bridge: str = ""
     bridge_mac: str = ""
     dns: Dns = field(default_factory=Dns)
+    routes: tuple[str, ...] = ()
+    previous: Mapping[str, Any] | None = None
+    """The result of the plugin that made the interface: it is handed on."""
 
 
 def render_result(result: AttachResult, version: str) -> bytes:
     """`result` as JSON of the given spec version, one of protocol.VERSIONS."""
     document: dict[str, Any] = {"cniVersion": version}
+    if result.previous is not None:
+        return json.dumps(_handed_on(result, version)).encode()
     if version in ("0.1.0", "0.2.0"):
         document.update(_by_family(result))
     else:
         document["interfaces"] = _interfaces(result, version)
         document["ips"] = _ips(result, version)
-        document["routes"] = [_route(ip) for ip in result.ips]
+        document["routes"] = [*(_route(ip) for ip in result.ips), *_static(result)]
     document["dns"] = _dns(result.dns)
     return json.dumps(document).encode()
 
@@ -49,6 +55,20 @@ def _prefixed(ip: str) -> str:
 def _route(ip: str) -> dict[str, str]:
     family = family_of(ip)
     return {"dst": _DEFAULT[family], "gw": _GATEWAY[family]}
+
+
+def _handed_on(result: AttachResult, version: str) -> dict[str, Any]:
+    """prevResult as it came; resolver settings only where nobody gave any."""
+    document = {**(result.previous or {}), "cniVersion": version}
+    dns = document.get("dns")
+    if not (isinstance(dns, dict) and dns.get("nameservers")):
+        document["dns"] = _dns(result.dns)
+    return document
+
+
+def _static(result: AttachResult) -> list[dict[str, str]]:
+    families = {family_of(ip) for ip in result.ips}
+    return [{"dst": cidr, "gw": _GATEWAY[family_of(cidr)]} for cidr in result.routes if family_of(cidr) in families]
 
 
 def _by_family(result: AttachResult) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from fairway_cni import faults, plan
 from fairway_cni.faults import CniError
-from fairway_cni.netconf import BRIDGE
+from fairway_cni.netconf import BRIDGE, CHAINED
 from fairway_cni.plan import NodeFacts
 from fairway_core.errors import KernelError
-from fairway_core.model import Attachment
+from fairway_core.model import Attachment, HostPort
 from fairway_kernel.link.objects import Bridge, LinkManager
 
 
@@ -20,12 +20,13 @@ class Kernel:
     """What this component touches of the node. All blocking.
 
     `identify` gives "device:inode" of the namespace at a path and raises KernelError if there is none; `flush` forgets tracked
-    connections of addresses.
+    connections of addresses; `flush_ports` forgets UDP senders that were served by nobody, or by another, at these ports.
     """
 
     links: LinkManager
     identify: Callable[[str], str]
     flush: Callable[[Sequence[str]], None]
+    flush_ports: Callable[[Sequence[HostPort]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,14 @@ class Wires:
             inside = self._links.inside(attachment.netns, attachment.ifname)
         except KernelError:
             return False
+        if attachment.mode == CHAINED:
+            return inside.exists and set(attachment.ips) <= set(inside.ips)
         return inside.exists and inside.mac == attachment.mac
 
     def attach(self, attachment: Attachment) -> None:
         """Bridge, pair, both sides. Raises KernelError; leaves no link behind then."""
+        if attachment.mode == CHAINED:
+            return
         known = self._prepare(attachment)
         try:
             self._links.attach(plan.veth_of(attachment))
@@ -83,13 +88,16 @@ class Wires:
 
     def mend(self, attachment: Attachment) -> None:
         """Put back what is missing on the node's side of an existing link. Raises KernelError."""
+        if attachment.mode == CHAINED:
+            return
         self._bridges.clear()
         self._prepare(attachment)
         self._links.ensure_node_side(plan.veth_of(attachment))
 
     def detach(self, attachment: Attachment) -> None:
         """Remove the link with its routes and neighbours. Raises KernelError."""
-        self._links.detach(attachment.host_ifname, attachment.ips)
+        if attachment.mode != CHAINED:
+            self._links.detach(attachment.host_ifname, attachment.ips)
 
     def _prepare(self, attachment: Attachment) -> bool:
         """See to the bridge; whether it was taken to be there."""

@@ -15,8 +15,10 @@ from fairway_core.errors import UserError
 from fairway_core.keys import BY_NAME, Key
 from fairway_core.model import (
     Attachment,
+    Bandwidth,
     Endpoint,
     EndpointSlice,
+    HostPort,
     IpBlock,
     Meta,
     Namespace,
@@ -253,7 +255,26 @@ def _attachment(meta: Meta, document: Document) -> Attachment:
         confirmed=bool(spec.get("confirmed")),
         pod_declared=bool(spec.get("podDeclared")),
         aliases=read.texts(spec.get("aliases")),
+        host_ports=tuple(map(_host_port, spec.get("hostPorts") or ())),
+        bandwidth=_bandwidth(spec.get("bandwidth") or {}),
+        routes=tuple(map(read.cidr, read.texts(spec.get("routes")))),
+        sysctls=tuple(sorted((read.text(name), read.text(value)) for name, value in (spec.get("sysctls") or {}).items())),
+        masquerade=spec.get("masquerade") is not False,
+        delegate=read.text(spec.get("delegate")),
     )
+
+
+def _host_port(item: Document) -> HostPort:
+    protocol = read.text(item["protocol"])
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise ValueError(f"{protocol!r} is no protocol with ports")
+    host_ip = read.address(item["hostIP"]) if item.get("hostIP") else ""
+    return HostPort(protocol, read.port(item["hostPort"]), read.port(item["containerPort"]), host_ip)
+
+
+def _bandwidth(item: Document) -> Bandwidth:
+    names = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+    return Bandwidth(*(read.whole(item.get(name, 0), 0, 1 << 62) for name in names))
 
 
 _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {

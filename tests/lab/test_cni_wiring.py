@@ -18,7 +18,7 @@ import pytest
 
 from fairway_cni import faults
 from fairway_cni.attach import Attacher
-from fairway_cni.compile import LAYOUT, PinCompiler
+from fairway_cni.compile import PinCompiler
 from fairway_cni.fake import FakeControl
 from fairway_cni.faults import CniError
 from fairway_cni.ipam import AddressPool
@@ -101,10 +101,10 @@ async def lab(namespaces: Callable[[str], str], tmp_path: Path) -> AsyncIterator
         netns.run_in(path, lambda name=name: Path("/proc/sys", name).write_text("1"))  # type: ignore[misc]
     for suffix in ("iptables", "ip6tables", "arptables"):
         netns.run_in(path, lambda suffix=suffix: Path(f"/proc/sys/net/bridge/bridge-nf-call-{suffix}").write_text("0"))  # type: ignore[misc]
-    links, tables = KernelLinks(path), NftTables(LibnftablesRunner(path), LAYOUT, LOG)
+    links, tables = KernelLinks(path), NftTables(LibnftablesRunner(path), PinCompiler(CIDRS).layout, LOG)
     tables.adopt()
     control = LiveControl(tables)
-    kernel = Kernel(links, identify, lambda _ips: None)
+    kernel = Kernel(links, identify, lambda _ips: None, lambda _ports: None)
     facts = NodeFacts("node", "boot", identify(path))
     spool = Spool(tmp_path, LOG)
     attacher = Attacher(control, kernel, AddressPool(CIDRS), facts, spool, LOG, confirm_after=0)

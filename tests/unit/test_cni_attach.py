@@ -27,7 +27,7 @@ from fairway_cni.spool import Spool, record_name
 from fairway_cni.wires import Kernel
 from fairway_core.errors import KernelError, StoreUnavailable
 from fairway_core.keys import Key
-from fairway_core.model import Attachment
+from fairway_core.model import Attachment, HostPort
 from fairway_kernel.link.fake import FakeLinks
 from fairway_kernel.link.objects import Veth
 from fairway_store.api import Put
@@ -45,6 +45,7 @@ class Node:
     links: FakeLinks = field(default_factory=FakeLinks)
     pool: AddressPool = field(default_factory=lambda: AddressPool(["10.1.0.0/29", "fd00::/64"]))
     flushed: list[str] = field(default_factory=list)
+    flushed_ports: list[HostPort] = field(default_factory=list)
     reused: dict[str, str] = field(default_factory=dict)
     facts: NodeFacts = FACTS
 
@@ -54,7 +55,7 @@ class Node:
 
     def start(self) -> None:
         """A fresh agent over the same store and kernel."""
-        kernel = Kernel(self.links, self.identify, self.flush)
+        kernel = Kernel(self.links, self.identify, self.flush, self.flushed_ports.extend)
         store = Spool(self.spool, LOG)
         self.attacher = Attacher(self.control, kernel, self.pool, self.facts, store, LOG, confirm_after=0)
         self.recoverer = Recoverer(self.control, kernel, self.attacher, store, LOG)

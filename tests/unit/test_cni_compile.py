@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fairway_cni.compile import LAYOUT, PinCompiler, ranges_of
+from fairway_cni.compile import PinCompiler, ranges_of
 from fairway_cni.plan import Identity, bridge_name, veth_of
 from fairway_core.delta import Owner
 from fairway_core.keys import Key
-from fairway_core.model import Attachment, Meta, Node, Object
+from fairway_core.model import Attachment, HostPort, Meta, Node, Object
 from fairway_core.world import Change, World
 from fairway_kernel.nft.objects import BRIDGE, INET, Elements, Range, Slot
 from fairway_kernel.nft.transaction import add_layout
 
+CIDRS = ["10.1.0.0/24", "fd00::/64"]
 GOLDEN = Path(__file__).parents[1] / "golden" / "cni_layout.nft"
 
 
@@ -38,11 +39,11 @@ def update(
 
 
 def test_rules_are_as_reviewed() -> None:
-    assert str(add_layout(LAYOUT, [INET, BRIDGE])) == GOLDEN.read_text()
+    assert str(add_layout(PinCompiler(CIDRS).layout, [INET, BRIDGE])) == GOLDEN.read_text()
 
 
 def test_both_modes_are_pinned_in_their_own_table() -> None:
-    compiler = PinCompiler(["10.1.0.0/24"])
+    compiler = PinCompiler(CIDRS)
     bridged, routed = attachment(1), attachment(2, "routed")
     world, owners = update(compiler, World(), bridged, routed)
     mac = bridged.mac
@@ -93,3 +94,33 @@ def test_names_fit_the_kernel_and_tell_attachments_apart() -> None:
         assert len(who.host_ifname("bridge")) == 14
     item = replace(attachment(), container_id="x" * 300)
     assert len(veth_of(item).alias) == 255
+
+
+def test_ports_open_in_the_families_of_their_address() -> None:
+    compiler = PinCompiler(CIDRS)
+    ports = (HostPort("tcp", 80, 8080), HostPort("udp", 53, 5353, "192.0.2.1"))
+    world, owners = update(compiler, World(), replace(attachment(), host_ports=ports))
+    found = {slot: value for slot, value in owners["pin", attachment().meta.name].items() if slot.set.startswith("hostport")}
+    assert found == {
+        Slot("hostport_any4", ("tcp", 80)): ("10.1.0.1", 8080),
+        Slot("hostport_any6", ("tcp", 80)): ("fd00::1", 8080),
+        Slot("hostport4", ("192.0.2.1", "udp", 53)): ("10.1.0.1", 5353),
+        Slot("hostport_self4", ("10.1.0.1", "10.1.0.1")): (),
+        Slot("hostport_self6", ("fd00::1", "fd00::1")): (),
+    }
+    assert update(compiler, world, gone=attachment().meta.key("Attachment"))[1] == {("pin", attachment().meta.name): {}}
+
+
+def test_masquerade_follows_the_network() -> None:
+    compiler = PinCompiler(["10.9.0.0/24"])
+    own = replace(attachment(), masquerade=False)
+    _, owners = update(compiler, World(), own)
+    slots = owners["pin", own.meta.name]
+    assert {Slot("masq_never4", ("10.1.0.1",)), Slot("masq_never6", ("fd00::1",))} <= slots.keys()
+    _, owners = update(compiler, World(), replace(own, masquerade=True))
+    assert Slot("masq_from4", (Range("10.1.0.1", "10.1.0.1"),)) in owners["pin", own.meta.name], "outside podCIDRs"
+
+
+def test_an_interface_of_somebody_else_has_no_pins() -> None:
+    _, owners = update(PinCompiler(CIDRS), World(), replace(attachment(), mode="chained"))
+    assert not any(slot.set.startswith("pin") for slot in owners["pin", attachment().meta.name])

@@ -13,6 +13,7 @@ from fairway_cni.netconf import Dns
 from fairway_cni.protocol import VERSIONS, Request, parse, version_of
 from fairway_cni.result import AttachResult, render_result
 from fairway_core.errors import ExhaustedError, KernelError, StoreUnavailable
+from fairway_core.model import Bandwidth, HostPort
 
 ENV = {
     "CNI_COMMAND": "ADD",
@@ -64,15 +65,46 @@ def test_keys_match_in_any_case_as_containerd_writes_them() -> None:
     assert wanted.annotations == {"Team": "Red"}
 
 
-def test_a_host_port_and_a_rate_are_refused_by_name() -> None:
-    error = refused(body({"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}}))
-    assert error.code == faults.UNSUPPORTED_FIELD
-    assert "portMappings" in error.message
-    assert "8080" in error.message
-    error = refused(body({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}))
-    assert (error.code, "bandwidth" in error.message) == (faults.UNSUPPORTED_FIELD, True)
-    assert refused(body({"runtimeConfig": {"ipRanges": [[{"subnet": "10.0.0.0/8"}]]}})).code == faults.UNSUPPORTED_FIELD
-    assert refused(body({"ipam": {"type": "host-local"}})).code == faults.UNSUPPORTED_FIELD
+def test_ports_limits_ranges_and_settings_are_read_in_any_case() -> None:
+    ports = [
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "0.0.0.0"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1"},
+        {"hostPort": -1, "containerPort": 1},
+    ]
+    runtime = {"portMappings": ports, "bandwidth": {"IngressRate": 1 << 20, "IngressBurst": 4294967295, "EgressBurst": 5}}
+    more = {"sysctl": {"net.core.somaxconn": "500", "net/ipv4/conf/IFNAME/arp_notify": "1"}, "ipMasq": False}
+    wanted = added({"runtimeConfig": runtime, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24"}], **more}).config.wanted
+    assert wanted is not None
+    assert wanted.host_ports == (HostPort("tcp", 8080, 80), HostPort("udp", 53, 5353, "192.0.2.1"))
+    assert wanted.bandwidth == Bandwidth(1 << 20, 4294967295, 0, 0)
+    assert wanted.sysctls == (("net/core/somaxconn", "500"), ("net/ipv4/conf/eth0/arp_notify", "1"))
+    assert (wanted.routes, wanted.masquerade) == (("192.0.2.0/24",), False)
+
+
+@pytest.mark.parametrize(
+    ("conf", "code", "words"),
+    [
+        ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 0}]}}, faults.CONFIG, "containerPort"),
+        ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]}}, 2, "protocol"),
+        ({"runtimeConfig": {"portMappings": [{"hostPort": 70000, "containerPort": 80}]}}, faults.CONFIG, "hostPort"),
+        ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "x"}]}}, faults.CONFIG, "hostIP"),
+        ({"runtimeConfig": {"bandwidth": {"ingressRate": 100}}}, faults.CONFIG, "ingressRate"),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": -1}}}, faults.CONFIG, "egressrate"),
+        ({"runtimeConfig": {"ipRanges": [[{"subnet": "10.0.0.0/8", "rangeStart": "11.0.0.1"}]]}}, faults.CONFIG, "ipRanges"),
+        ({"ipam": {"ranges": [[{"subnet": "10.0.0.0/30", "exclude": ["10.0.0.0/30"]}]]}}, faults.CONFIG, "no address is left"),
+        ({"ipam": {"type": "../sh"}}, faults.CONFIG, "ipam.type"),
+        ({"sysctl": {"kernel.shmmax": "1"}}, faults.UNSUPPORTED_FIELD, "kernel.shmmax"),
+        ({"sysctl": {"net.ipv4.ip_forward": "1"}}, faults.UNSUPPORTED_FIELD, "ip_forward"),
+        ({"sysctl": {"net.ipv4.conf.IFNAME.../../rp_filter": "1"}}, faults.UNSUPPORTED_FIELD, "sysctl"),
+        ({"sysctl": {"net.core.somaxconn": 5}}, faults.CONFIG, "somaxconn"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": "10.0.0.1"}]}, faults.UNSUPPORTED_FIELD, "gw"),
+        ({"routes": [{"dst": "nowhere"}]}, faults.CONFIG, "dst"),
+        ({"ipMasq": "yes"}, faults.CONFIG, "ipMasq"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_refused_by_name(conf: dict[str, Any], code: int, words: str) -> None:
+    error = refused(body(conf))
+    assert (error.code, words in str(error)) == (code, True), error
 
 
 def test_podman_sends_aliases_per_network_and_others_a_list() -> None:
@@ -157,7 +189,7 @@ def test_a_deletion_needs_only_its_names() -> None:
         {"mtu": True},
         {"args": []},
         {"runtimeConfig": {"mac": 5}},
-        {"prevResult": {}},
+        {"prevResult": 5},
         {"name": "a b"},
     ],
 )

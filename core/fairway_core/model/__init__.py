@@ -1,6 +1,6 @@
 """The objects Fairway works on, as frozen values."""
 
-from fairway_core.model.attachment import Attachment
+from fairway_core.model.attachment import Attachment, Bandwidth, HostPort
 from fairway_core.model.meta import Meta, family_of
 from fairway_core.model.pod import Namespace, Node, Pod, PodPort
 from fairway_core.model.policy import IpBlock, NetworkPolicy, Peer, PodPeer, PolicyPort, Rule
@@ -9,6 +9,6 @@ from fairway_core.model.service import Endpoint, EndpointSlice, Service, Service
 Object = Namespace | Node | Pod | Service | EndpointSlice | NetworkPolicy | Attachment
 
 __all__ = [
-    "Attachment", "Endpoint", "EndpointSlice", "IpBlock", "Meta", "Namespace", "NetworkPolicy", "Node", "Object",
-    "Peer", "Pod", "PodPeer", "PodPort", "PolicyPort", "Rule", "Service", "ServicePort", "SlicePort", "family_of",
+    "Attachment", "Bandwidth", "Endpoint", "EndpointSlice", "HostPort", "IpBlock", "Meta", "Namespace",
+    "NetworkPolicy", "Node", "Object", "Peer", "Pod", "PodPeer", "PodPort", "PolicyPort", "Rule", "Service", "ServicePort", "SlicePort", "family_of",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from threading import RLock
 
 from fairway_core.errors import KernelError
 from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, Veth
+from fairway_kernel.link.shaping import redirector_name, wanted_shapes
 from fairway_kernel.link.wiring import gateways, port_mac
 
 
@@ -30,6 +31,7 @@ class _State:
     neighbours: dict[tuple[str, str], str] = field(default_factory=dict)
     loopback: set[str] = field(default_factory=set)
     service_routes: set[str] = field(default_factory=set)
+    shapes: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class FakeLinks:
@@ -133,6 +135,8 @@ class FakeLinks:
                 if device is not None:
                     self._state.neighbours.pop((address, device), None)
             self._drop(host_ifname)
+            gone = redirector_name(host_ifname)
+            self._state.shapes = {place: rate for place, rate in self._state.shapes.items() if place[0] != gone}
 
     def inside(self, netns: str, ifname: str) -> InsideState:
         """See LinkManager."""
@@ -154,6 +158,8 @@ class FakeLinks:
                 routes=tuple(sorted(state.routes.items())),
                 neighbours=tuple(sorted((address, mac, device) for (address, device), mac in state.neighbours.items())),
                 loopback=frozenset(state.loopback),
+                shapes=tuple(sorted((*place, rate) for place, rate in state.shapes.items())),
+                redirectors=frozenset(device for device, _ in state.shapes if device.startswith("fwi")),
             )
 
     def default_mtu(self) -> int:
@@ -174,11 +180,13 @@ class FakeLinks:
         for address in veth.ips:
             self._state.routes[address] = device
             self._state.neighbours[(address, device)] = veth.mac
+        self._state.shapes.update(wanted_shapes(veth.host_ifname, veth.shape))
 
     def _drop(self, name: str) -> None:
         self._state.pairs.pop(name, None)
         self._state.routes = {address: device for address, device in self._state.routes.items() if device != name}
         self._state.neighbours = {key: mac for key, mac in self._state.neighbours.items() if key[1] != name}
+        self._state.shapes = {place: rate for place, rate in self._state.shapes.items() if place[0] != name}
 
 
 def _observed(pair: _Pair) -> ObservedVeth:

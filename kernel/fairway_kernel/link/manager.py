@@ -12,13 +12,13 @@ from contextlib import suppress
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
-from fairway_kernel.link import node, survey, wiring
+from fairway_kernel.link import node, shaping, survey, wiring
 from fairway_kernel.link.device import Devices
-from fairway_kernel.link.objects import ROUTE_PROTOCOL, Bridge, InsideState, NodeLinks, Veth
+from fairway_kernel.link.objects import ROUTE_PROTOCOL, VETH_GROUP, Bridge, InsideState, NodeLinks, Veth
 from fairway_kernel.link.reaper import Reaper
-from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neighbour, host_bits
+from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neighbour, host_bits, set_link
 from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool
-from fairway_kernel.sysctl import Sysctls, ensure_here
+from fairway_kernel.sysctl import Sysctls, ensure_here, write_here
 
 
 class KernelLinks:
@@ -78,7 +78,7 @@ class KernelLinks:
         """See LinkManager."""
         with self._pool.lend() as channel:
             self._forget(channel, ips)
-        self._reaper.delete(host_ifname)
+        self._reaper.delete(host_ifname, shaping.redirector_name(host_ifname))
 
     def inside(self, netns: str, ifname: str) -> InsideState:
         """See LinkManager."""
@@ -125,7 +125,21 @@ class KernelLinks:
         master = self._devices.need(veth.master) if veth.master else 0
         if not master and any(":" in address for address in veth.ips):
             self._sysctls.ensure({f"net/ipv6/conf/{veth.host_ifname}/disable_ipv6": "0"})
+        if veth.loopback:
+            self._sysctls.ensure({f"net/ipv4/conf/{veth.master or veth.host_ifname}/route_localnet": "1"})
+        self._limit(channel, veth, index)
         channel.transact(wiring.node_side(veth, index, master))
+
+    def _limit(self, channel: NetlinkSocket, veth: Veth, index: int) -> None:
+        """Rate limits, before the host end comes up."""
+        channel.transact(shaping.limit_ingress(index, veth.host_ifname, veth.shape))
+        if not veth.shape.egress_rate:
+            return
+        name = shaping.redirector_name(veth.host_ifname)
+        channel.transact([shaping.create_redirector(veth.host_ifname, veth.mtu, VETH_GROUP)])
+        redirector = self._devices.need(name)
+        channel.transact([set_link(redirector, f"bring up {name}", up=True)])
+        channel.transact(shaping.limit_egress(index, redirector, veth.host_ifname, veth.shape))
 
     def _settle(self, veth: Veth) -> None:
         self._devices.settle(veth.host_ifname)
@@ -137,7 +151,7 @@ class KernelLinks:
         with suppress(KernelError):
             device = self._devices.index(veth.master or veth.host_ifname) or 0
             channel.attempt([item for address in veth.ips for item in _forget_requests(address, device)])
-            channel.transact([delete_link(veth.host_ifname)])
+            channel.transact([delete_link(veth.host_ifname), shaping.delete_redirector(veth.host_ifname)])
 
     def _forget(self, channel: NetlinkSocket, ips: Sequence[str]) -> None:
         """Remove our routes to `ips` and the neighbours behind them; the route tells the device, so the veth may be gone."""
@@ -166,13 +180,21 @@ def _configure_inside(veth: Veth) -> None:
     devices, channel = Devices(), NetlinkSocket()
     try:
         index = devices.need(veth.ifname)
+        _set_inside(veth)
         channel.transact(wiring.inside(veth, index))
         failures = [item for item in channel.attempt(wiring.default_routes(veth, index)) if item is not None]
         if any(item.errno != errno.EEXIST for item in failures):
             raise failures[0]
         if failures:
             channel.transact(wiring.source_routes(veth, index))
+        channel.transact(wiring.static_routes(veth, index))
         survey.await_addresses(channel, veth.ips)
     finally:
         channel.close()
         devices.close()
+
+
+def _set_inside(veth: Veth) -> None:
+    for name, value in veth.sysctls:
+        if not write_here(name, value):
+            raise KernelError(errno.ENOENT, f"set {name} inside", "this kernel has no such setting")

@@ -30,6 +30,16 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """Rate limits in bits per second, bursts in bits; rate 0 is no limit. Ingress is towards the container."""
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Veth:
     """One container interface and everything on both sides of it.
 
@@ -38,7 +48,9 @@ class Veth:
     routes through the on-link gateways of those families with permanent neighbours to `host_mac` (in bridged mode the bridge's
     MAC), accept_ra and DAD off, `mac`. On the node: one route per address (protocol 157) and one permanent neighbour per address
     to `mac`, on the bridge or veth.
-    `alias` is written as ifalias: "fairway network=N pod=NS/NAME id=CONTAINER".
+    `alias` is written as ifalias: "fairway network=N pod=NS/NAME id=CONTAINER". `routes` (CIDRs) go through the same gateways;
+    `sysctls` (names with slashes) are set inside, KernelError(ENOENT) if the kernel lacks one; with `loopback` the node may send
+    from 127.0.0.0/8 to it, for ports that the node forwards.
     """
 
     host_ifname: str
@@ -50,6 +62,10 @@ class Veth:
     alias: str
     host_mac: str
     master: str | None = None
+    routes: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    shape: Shape = Shape()
+    loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,10 @@ class NodeLinks:
     """(address, MAC, device) of permanent neighbours on our devices."""
     loopback: frozenset[str]
     """Our addresses on lo, without prefix length."""
+    shapes: tuple[tuple[str, str, int], ...] = ()
+    """(device, discipline, bytes per second) of rate limits: see `fairway_kernel.link.shaping`."""
+    redirectors: frozenset[str] = frozenset()
+    """Our ifb devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +136,12 @@ class LinkManager(Protocol):
         """
 
     def ensure_node_side(self, veth: Veth) -> None:
-        """Put back port membership, routes, neighbours and up state of an existing veth. Raises KernelError(ENODEV) if it or
-        its bridge is gone."""
+        """Put back port membership, routes, neighbours, rate limits and up state of an existing veth. Raises KernelError(ENODEV)
+        if it or its bridge is gone."""
 
     def detach(self, host_ifname: str, ips: Sequence[str]) -> None:
-        """Remove the veth, its routes and neighbours; missing ones are no error. Returns when the peer is gone from the
-        container, so that an immediate `attach` of the same name succeeds. Concurrent calls are coalesced."""
+        """Remove the veth, its routes, neighbours and rate limits; missing ones are no error. Returns when the peer is gone from
+        the container, so that an immediate `attach` of the same name succeeds. Concurrent calls are coalesced."""
 
     def inside(self, netns: str, ifname: str) -> InsideState:
         """Look into the container. Raises KernelError(ENOENT) if the namespace is gone."""

@@ -18,10 +18,10 @@ DOOMED_GROUP = 0x6677DEAD
 
 
 class _Ticket:
-    __slots__ = ("done", "failure", "name")
+    __slots__ = ("done", "failure", "names")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
         self.done = False
         self.failure: KernelError | None = None
 
@@ -36,11 +36,12 @@ class Reaper:
         self._queue_lock = Lock()
         self._working = Lock()
 
-    def delete(self, name: str) -> None:
-        """Remove one link; a missing one is no error. Raises KernelError."""
-        if self._exists(name) is None:
+    def delete(self, *names: str) -> None:
+        """Remove links; missing ones are no error. Raises KernelError."""
+        there = [name for name in names if self._exists(name) is not None]
+        if not there:
             return
-        ticket = _Ticket(name)
+        ticket = _Ticket(there)
         with self._queue_lock:
             self._queue.append(ticket)
         with self._working:
@@ -54,7 +55,7 @@ class Reaper:
         with self._queue_lock:
             batch, self._queue = self._queue, []
         try:
-            self._delete(sorted({ticket.name for ticket in batch}))
+            self._delete(sorted({name for ticket in batch for name in ticket.names}))
         except KernelError as error:
             for ticket in batch:
                 ticket.failure = error

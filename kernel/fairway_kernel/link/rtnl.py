@@ -182,6 +182,14 @@ def default_route(gateway: str, index: int, table: int = RT_TABLE_MAIN) -> Reque
     return Request(RTM_NEWROUTE, body, f"default route through {gateway}", NLM_F_CREATE | NLM_F_EXCL)
 
 
+def gateway_route(cidr: str, gateway: str, index: int) -> Request:
+    """A route to a network through a gateway that no address covers, replacing what was there."""
+    address, bits = cidr.split("/")
+    kind = RTMSG.pack(family(address), int(bits), 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK)
+    body = kind + attr(RTA_DST, packed(address)) + attr(RTA_GATEWAY, packed(gateway)) + attr_u32(RTA_OIF, index)
+    return Request(RTM_NEWROUTE, body, f"route to {cidr} inside", NLM_F_CREATE | NLM_F_REPLACE)
+
+
 def source_rule(address: str, table: int) -> Request:
     """What is sent from `address` looks in `table` first; an equal rule counts as done."""
     kind = FIB_RULE.pack(family(address), 0, host_bits(address), 0, RT_TABLE_UNSPEC, FR_ACT_TO_TBL, 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
-from fairway_kernel.link import decode
+from fairway_kernel.link import decode, shaping
 from fairway_kernel.link.node import is_ours_on_loopback
 from fairway_kernel.link.objects import ROUTE_PROTOCOL, InsideState, NodeLinks, ObservedVeth
 from fairway_kernel.link.rtnl import (
@@ -28,6 +28,7 @@ from fairway_kernel.netlink import NetlinkSocket
 
 BRIDGE_PREFIX = "fw-"
 VETH_PREFIXES = ("fwb", "fwr")
+REDIRECTOR_PREFIX = "fwi"
 USUAL_MTU = 1500
 FAMILIES = (AF_INET, AF_INET6)
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EAFNOSUPPORT, errno.EACCES, errno.EINVAL)
@@ -42,6 +43,8 @@ def node_links(channel: NetlinkSocket) -> NodeLinks:
     bridges = frozenset(item.name for item in links if item.name.startswith(BRIDGE_PREFIX) and item.kind == "bridge")
     veths = tuple(_observed(item, names) for item in links if item.name.startswith(VETH_PREFIXES) and item.kind == "veth")
     ours = bridges | {item.host_ifname for item in veths}
+    redirectors = frozenset(item.name for item in links if item.name.startswith(REDIRECTOR_PREFIX) and item.kind == "ifb")
+    shaped = {index: name for index, name in names.items() if name in ours or name in redirectors}
     entries = [item for version in FAMILIES for item in decode.neighbours(channel.query(dump_neighbours(version)), version)]
     return NodeLinks(
         bridges=bridges,
@@ -57,6 +60,8 @@ def node_links(channel: NetlinkSocket) -> NodeLinks:
         loopback=frozenset(
             item.address for item in decode.addresses(channel.query(dump_addresses())) if is_ours_on_loopback(item)
         ),
+        shapes=tuple(sorted(shaping.observed_shapes(channel.query(shaping.dump_shapes()), shaped))),
+        redirectors=redirectors,
     )
 
 

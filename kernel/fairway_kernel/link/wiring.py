@@ -39,6 +39,7 @@ from fairway_kernel.link.rtnl import (
     default_route,
     family,
     forwarding_entry,
+    gateway_route,
     host_bits,
     host_route,
     link,
@@ -135,6 +136,12 @@ def source_routes(veth: Veth, index: int) -> list[Request]:
     """
     table = SOURCE_TABLES + index
     return default_routes(veth, index, table) + [source_rule(address, table) for address in veth.ips]
+
+
+def static_routes(veth: Veth, index: int) -> list[Request]:
+    """Further destinations through this interface, of the families it has an address of."""
+    ways = {":" in gateway: gateway for gateway in gateways(veth.ips)}
+    return [gateway_route(cidr, ways[":" in cidr], index) for cidr in veth.routes if (":" in cidr) in ways]
 
 
 def gateways(ips: Sequence[str]) -> list[str]:

@@ -1,0 +1,116 @@
+"""What an attachment takes that others cannot have at the same time: addresses and ports of the node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairway_cni import faults
+from fairway_cni.delegate import AddressPlugins, Delegation
+from fairway_cni.faults import CniError
+from fairway_cni.hostports import PortBook
+from fairway_cni.ipam import AddressPool
+from fairway_cni.netconf import CHAINED, Wanted
+from fairway_cni.plan import Identity
+from fairway_cni.protocol import Request
+from fairway_cni.wishes import previous_addresses
+from fairway_core.errors import ConflictError, FairwayError, UserError
+from fairway_core.model import Attachment, family_of
+from fairway_core.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Addresses, IPv4 first, and the delegation they came by, in stored form."""
+
+    ips: tuple[str, ...]
+    delegate: str = ""
+
+
+class Claims:
+    """Addresses come from a main plugin before us, from an address plugin, or from the pool. Ports come from the node."""
+
+    def __init__(self, pool: AddressPool, plugins: AddressPlugins) -> None:
+        self._pool = pool
+        self._plugins = plugins
+        self._ports = PortBook()
+
+    @property
+    def exhausted(self) -> str:
+        """What of the pool has nothing left, in words."""
+        return self._pool.exhausted
+
+    def adopt(self, world: World) -> None:
+        """Take over the ports of attachments that are there at the start. Ports that two hold stay with the first."""
+        for item in world.attachments():
+            try:
+                self._ports.reserve(item.meta.name, item.host_ports, _families(item.ips))
+            except CniError:
+                continue
+
+    async def take(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
+        """All that the request needs, or an exception and nothing. Raises CniError."""
+        claim = await self._addresses(request, who, wanted)
+        try:
+            self._ports.reserve(who.object_name, wanted.host_ports, _families(claim.ips))
+        except CniError:
+            await self._give_back(claim, who, request.netns)
+            raise
+        return claim
+
+    async def release(self, attachment: Attachment) -> list[Exception]:
+        """Give everything back; the errors met. Harmless if it was given back before."""
+        name = attachment.meta.name
+        self._ports.release(name, attachment.host_ports)
+        who = Identity(attachment.network, attachment.container_id, attachment.ifname)
+        try:
+            await self._give_back(Claim(attachment.ips, attachment.delegate), who, attachment.netns)
+        except FairwayError as fault:
+            return [fault]
+        return []
+
+    async def forget_unknown(self, request: Request) -> None:
+        """DEL of what the store does not know: an address plugin may know it all the same. Raises CniError."""
+        if request.config.ipam:
+            await self._plugins.delete(Delegation.of(request), request.container_id, request.netns, request.ifname)
+
+    async def check(self, attachment: Attachment) -> None:
+        """CHECK of the address plugin, if there is one. Raises CniError."""
+        if attachment.delegate:
+            what = Delegation.from_text(attachment.delegate)
+            await self._plugins.check(what, attachment.container_id, attachment.netns, attachment.ifname)
+
+    async def collect(self, request: Request) -> None:
+        """GC of the address plugin, if there is one. Raises CniError."""
+        if request.config.ipam:
+            await self._plugins.collect(Delegation.of(request))
+
+    def hold(self, ip: str, owner: str) -> bool:
+        """See AddressPool.hold."""
+        return self._pool.hold(ip, owner)
+
+    def let_go(self, ip: str, owner: str) -> None:
+        """End of `hold`."""
+        self._pool.release((ip,), owner)
+
+    async def _addresses(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
+        previous = request.config.prev_result
+        if wanted.mode == CHAINED and previous is not None:
+            return Claim(previous_addresses(previous, who.ifname, request.netns))
+        if wanted.ipam:
+            what = Delegation.of(request)
+            ips = await self._plugins.add(what, who.container_id, request.netns, who.ifname)
+            return Claim(ips, what.text())
+        try:
+            return Claim(self._pool.allocate(who.object_name, wanted.ips or request.args.ips, wanted.ranges))
+        except (UserError, ConflictError) as fault:
+            raise CniError(faults.ADDRESS, str(fault)) from fault
+
+    async def _give_back(self, claim: Claim, who: Identity, netns: str) -> None:
+        self._pool.release(claim.ips, who.object_name)
+        if claim.delegate:
+            what = Delegation.from_text(claim.delegate)
+            await self._plugins.delete(what, who.container_id, netns, who.ifname)
+
+
+def _families(ips: tuple[str, ...]) -> list[int]:
+    return [family_of(ip) for ip in ips]
