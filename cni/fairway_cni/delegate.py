@@ -34,7 +34,9 @@ class Delegation:
     @classmethod
     def of(cls, request: Request) -> Delegation:
         """The delegation that a request's configuration asks for."""
-        return cls(request.config.ipam, request.path, request.args_text, request.raw.decode(errors="replace"))
+        # Plugins in Go refuse a pair with a second "=", wherever it comes from.
+        args = ";".join(pair for pair in request.args_text.split(";") if pair.count("=") == 1)
+        return cls(request.config.ipam, request.path, args, request.raw.decode(errors="replace"))
 
     @classmethod
     def from_text(cls, text: str) -> Delegation:

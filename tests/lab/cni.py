@@ -13,10 +13,11 @@ from fairway_netlab.lab import Lab
 from fairway_netlab.plan import cni_config, cni_environment
 
 
-def call(lab: Lab, name: str, command: str, runtime: Mapping[str, Any], ifname: str = "eth0", **more: Any) -> dict[str, Any]:
-    """One call of the plugin with `runtime` as runtimeConfig; the document it prints."""
+def call(lab: Lab, name: str, command: str, runtime: Mapping[str, Any], /, ifname: str = "eth0", **more: Any) -> dict[str, Any]:
+    """One call of the plugin with `runtime` as runtimeConfig; the document it prints. `more` is further configuration, and `netns`."""
     station, node = lab.station(name), lab.node()
-    environment = cni_environment(station, command, lab.netns(name), more.pop("path", "/usr/lib/cni")) | {"CNI_IFNAME": ifname}
+    place = more.pop("netns", lab.netns(name))
+    environment = cni_environment(station, command, place, "/usr/lib/cni") | {"CNI_IFNAME": ifname}
     config = {**cni_config(node), "runtimeConfig": runtime, **more}
     done = subprocess.run(
         lab.command(node.name, [str(shim_path())]),
