@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -24,7 +25,7 @@ Document = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Ranges:
-    """Addresses and ports in use by services other than those being applied, and where new ones come from."""
+    """Addresses and ports in use, by whom, and where new ones come from."""
 
     cidrs: tuple[IPv4Network | IPv6Network, ...]
     ips: dict[str, Key] = field(default_factory=dict)
@@ -32,19 +33,25 @@ class Ranges:
 
     def claim_ip(self, key: Key, text: str) -> str:
         """Take a given address. Raises UserError if another service has it."""
-        address = str(ip_address(text))
+        address = ip_address(text)
+        same = [cidr for cidr in self.cidrs if cidr.version == address.version]
+        if same and not any(address in cidr for cidr in same):
+            raise UserError(f"{key}: spec.clusterIP: {address} is not in the service range {', '.join(map(str, same))}")
+        return self._claim_ip(key, str(address))
+
+    def _claim_ip(self, key: Key, address: str) -> str:
         holder = self.ips.setdefault(address, key)
         if holder != key:
             raise UserError(f"{key}: spec.clusterIP: {address} belongs to {holder}")
         return address
 
     def new_ip(self, key: Key, cidr: IPv4Network | IPv6Network) -> str:
-        """The first free address, network and broadcast addresses left out. Raises ExhaustedError."""
-        # Scanning starts at a place that depends on the name, so that a recreated service tends to get its address back.
+        """A free address, network and broadcast addresses left out. Raises ExhaustedError."""
         size = min(cidr.num_addresses - 2, 65534)
         if size < 1:
             raise ExhaustedError(f"service range {cidr} has no usable address")
-        start = sum((i + 1) * byte for i, byte in enumerate(str(key).encode())) % size
+        # The search starts at a place that depends on the name, so that a recreated service tends to get its address back.
+        start = int.from_bytes(blake2b(str(key).encode(), digest_size=8).digest(), "big")
         base = int(cidr.network_address) + 1
         for step in range(size):
             address = str(ip_address(base + (start + step) % size))
@@ -68,23 +75,30 @@ class Ranges:
         raise ExhaustedError(f"node ports {NODE_PORTS.start}-{NODE_PORTS.stop - 1}/{protocol} are exhausted")
 
 
-def ranges_from(cidrs: Sequence[str], services: Sequence[Document], applied: frozenset[Key]) -> Ranges:
-    """What is taken now, by the stored services. Those in `applied` keep what they hold unless their new document says else."""
+def ranges_from(cidrs: Sequence[str], stored: Sequence[Document], applied: Sequence[Document]) -> Ranges:
+    """What is taken: by stored services, and by what `applied` ones ask for by name, before anything new is given out.
+
+    Raises UserError if an applied service asks for what another has.
+    """
     ranges = Ranges(tuple(ip_network(cidr) for cidr in cidrs))
-    for document in services:
-        key = key_of(document)
-        if key in applied:
-            continue
-        _claim(ranges, key, document.get("spec") or {})
+    for document in stored:
+        key, spec = key_of(document), document.get("spec") or {}
+        for ip in _given_ips(spec):
+            ranges.ips.setdefault(str(ip_address(ip)), key)
+        for port, protocol in _given_ports(spec):
+            ranges.node_ports.setdefault((port, protocol), key)
+    for document in applied:
+        key, spec = key_of(document), document.get("spec") or {}
+        for ip in _given_ips(spec):
+            ranges.claim_ip(key, ip)
+        for port, protocol in _given_ports(spec):
+            ranges.claim_port(key, port, protocol)
     return ranges
 
 
-def _claim(ranges: Ranges, key: Key, spec: Mapping[str, Any]) -> None:
-    for ip in _given_ips(spec):
-        ranges.ips.setdefault(str(ip_address(ip)), key)
-    for port in spec.get("ports") or ():
-        if port.get("nodePort"):
-            ranges.node_ports.setdefault((port["nodePort"], port.get("protocol") or "TCP"), key)
+def _given_ports(spec: Mapping[str, Any]) -> list[tuple[int, str]]:
+    ports = spec.get("ports") or ()
+    return [(port["nodePort"], port.get("protocol") or "TCP") for port in ports if port.get("nodePort")]
 
 
 def _given_ips(spec: Mapping[str, Any]) -> list[str]:

@@ -132,7 +132,7 @@ class Objects:
         raise ConflictError("the objects keep changing while they are applied; nothing was changed")
 
     async def _plan(self, documents: Mapping[Key, Document]) -> tuple[int, list[Result], list[Write]]:
-        ranges = await self._ranges(frozenset(documents))
+        ranges = await self._ranges([document for key, document in documents.items() if key.kind == "Service"])
         results: list[Result] = []
         writes: list[Write] = []
         for key, document in documents.items():
@@ -146,11 +146,9 @@ class Objects:
             writes.append(Put(key, after, entry.revision if entry else 0))
         return self._reconciler.world.revision, results, writes
 
-    async def _ranges(self, applied: frozenset[Key]) -> Ranges:
-        if not any(key.kind == "Service" for key in applied):
-            return ranges_from(self._cidrs, (), applied)
-        services = [entry.document for entry in (await self._store.list("Service")).entries]
-        return ranges_from(self._cidrs, services, applied)
+    async def _ranges(self, applied: Sequence[Document]) -> Ranges:
+        stored = [entry.document for entry in (await self._store.list("Service")).entries] if applied else []
+        return ranges_from(self._cidrs, stored, applied)
 
     async def delete(self, keys: Sequence[Key]) -> tuple[int, list[Result]]:
         """Remove all of `keys`; a missing one is reported, not an error. Raises ConflictError for an attached pod."""

@@ -25,7 +25,7 @@ def service(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def fresh(*stored: dict[str, Any], cidrs: tuple[str, ...] = CIDRS) -> Any:
-    return ranges_from(cidrs, stored, frozenset())
+    return ranges_from(cidrs, stored, ())
 
 
 def test_a_service_gets_one_address_of_the_first_family() -> None:
@@ -51,7 +51,7 @@ def test_a_family_without_range_is_refused() -> None:
 def test_an_address_is_kept_for_life() -> None:
     stored = admit(service("web"), None, fresh())
     changed = service("web", ports=[{"port": 8080}])
-    again = admit(changed, stored, ranges_from(CIDRS, [stored], frozenset()))
+    again = admit(changed, stored, ranges_from(CIDRS, [stored], ()))
     assert again["spec"]["clusterIPs"] == stored["spec"]["clusterIPs"]
 
 
@@ -59,6 +59,25 @@ def test_a_taken_address_is_refused_and_names_its_holder() -> None:
     stored = admit(service("web", clusterIP="10.96.0.7"), None, fresh())
     with pytest.raises(UserError, match=r"10\.96\.0\.7 belongs to Service/shop/web"):
         admit(service("api", clusterIP="10.96.0.7"), None, fresh(stored))
+
+
+def test_nobody_is_given_what_another_of_the_same_apply_holds_or_asks_for() -> None:
+    ranges = ranges_from(("10.96.0.0/29",), (), ())
+    held = [admit(service(name), None, ranges) for name in ("a", "b", "c", "d")]
+    asked = service(
+        "z", clusterIP=next(f"10.96.0.{n}" for n in range(1, 7) if all(d["spec"]["clusterIP"] != f"10.96.0.{n}" for d in held))
+    )
+    applied = [service("new"), *(service(d["metadata"]["name"]) for d in held), asked]
+    again = ranges_from(("10.96.0.0/29",), held, applied)
+    before = [None, *held, None]
+    ips = [admit(document, old, again)["spec"]["clusterIP"] for document, old in zip(applied, before, strict=True)]
+    assert ips[1:5] == [d["spec"]["clusterIP"] for d in held]
+    assert len(set(ips)) == 6
+
+
+def test_an_address_outside_the_range_is_refused() -> None:
+    with pytest.raises(UserError, match=r"192\.0\.2\.1 is not in the service range 10\.96\.0\.0/24"):
+        admit(service("web", clusterIP="192.0.2.1"), None, fresh())
 
 
 def test_headless_and_external_names_get_no_address() -> None:
@@ -70,7 +89,7 @@ def test_node_ports_are_given_kept_and_guarded() -> None:
     stored = admit(service("web", type="NodePort"), None, fresh())
     port = stored["spec"]["ports"][0]["nodePort"]
     assert port in NODE_PORTS
-    again = admit(service("web", type="NodePort"), stored, ranges_from(CIDRS, [stored], frozenset()))
+    again = admit(service("web", type="NodePort"), stored, ranges_from(CIDRS, [stored], ()))
     assert again["spec"]["ports"][0]["nodePort"] == port
     with pytest.raises(UserError, match="nodePort"):
         admit(service("api", type="NodePort", ports=[{"port": 1, "nodePort": port}]), None, fresh(stored))
