@@ -77,6 +77,7 @@ class Batch:
         name_base = int(ffi.cast("uintptr_t", self._names))
         self._all_names = [name_base + number * ADDRESS for number in range(SIZE)]
         self._straight = array("Q", self._all_names)
+        self._in_order = list(range(SIZE))
         self._bent = False
         self._starts = range(0, SIZE * SLOT, SLOT)
 
@@ -99,14 +100,14 @@ class Batch:
         octets: bytes = self._name_octets[start : start + self._address]
         return octets
 
-    def send(self, pieces: Sequence[bytes], lengths: Sequence[int], slots: Sequence[int]) -> int:
+    def send(self, pieces: Sequence[bytes], lengths: list[int], slots: list[int]) -> int:
         """Send replies to the senders in `slots`; reply n is the next `lengths[n]` octets of all pieces joined. How many left."""
         count = len(lengths)
         data = b"".join(pieces)
         self._out[0 : len(data)] = data
         self._out_lengths[:count] = array("Q", lengths)
         self._out_bases[:count] = array("Q", accumulate(lengths[:-1], initial=self._out_base))
-        straight = slots[-1] == count - 1
+        straight = slots == self._in_order[:count]
         if not straight:
             names = self._all_names
             self._out_names[:count] = array("Q", [names[slot] for slot in slots])
