@@ -1,11 +1,17 @@
-"""ADD and DEL end to end: fairway against Debian's bridge + host-local, interleaved in one run.
+"""ADD and DEL end to end: fairway against Debian's plugins, interleaved in one run.
 
-    ip netns add node; nsenter --net=/run/netns/node fairway agent --config FILE &
-    python bench/cni.py --netns /run/netns/node --socket RUNDIR/agent.sock
+    python bench/cni.py [--mode bridge|routed] [--count N] [--parallel N] [--rounds N]
 
-Needs root, a running agent whose namespace is --netns, and the package containernetworking-plugins. Both plugins run as a
-runtime runs them: one process per call, in the node's namespace, into a fresh namespace per container. Times are wall time of
-the process in milliseconds; the order is random; the ratio is of medians, below 1 is better than the peer.
+Builds a laboratory with one node and its agent (root needed, and the package containernetworking-plugins), and removes it. Every
+contestant runs as a runtime runs it: one process per plugin and call, in the node's namespace, into a fresh namespace.
+
+    fairway               rules, names, masquerade and a durable record are part of it
+    bridge + host-local   the reference: no rule, no record but the address
+    fairway + port        the same with one host port
+    usual chain           bridge with ipMasq + host-local, then portmap, then firewall, with one host port
+
+Times are wall time in milliseconds, the order is random, a ratio is of medians to the peer in the same run; below 1 is better.
+The exit code is not 0 only if something failed.
 """
 
 from __future__ import annotations
@@ -18,55 +24,74 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fairway_cni.install import NetworkSettings, conflist, shim_bytes
 from fairway_kernel import netns
+from fairway_netlab.session import LabSession
 
 PEER_DIR = Path("/usr/lib/cni")
-PEER_BRIDGE = "cnibench0"
+VERBS = ("ADD", "DEL")
+PORT = 20_000
 
 
 @dataclass
-class Plugin:
-    """One contestant: its executable, configuration, and the times it took."""
+class Contestant:
+    """A list of plugins, executed in order for ADD and in reverse for DEL, and the times the whole took."""
 
     name: str
-    binary: Path
-    conf: bytes
-    times: dict[str, list[float]] = field(default_factory=lambda: {"ADD": [], "DEL": []})
+    plugins: list[tuple[Path, dict[str, Any]]]
+    port: bool = False
+    times: dict[str, list[float]] = field(default_factory=lambda: {verb: [] for verb in VERBS})
 
-    def call(self, command: str, container: str, path: str) -> float:
+    def call(self, verb: str, container: str, path: str, number: int) -> float:
         """Milliseconds of one call. Raises RuntimeError with the plugin's answer if it fails."""
-        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": path, "CNI_IFNAME": "eth0"}
-        env |= {"CNI_PATH": str(self.binary.parent), "PATH": os.environ["PATH"]}
+        ports = [{"hostPort": PORT + number, "containerPort": 80, "protocol": "tcp"}] if self.port else []
+        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": path, "CNI_IFNAME": "eth0", "CNI_ARGS": ""}
+        env |= {"CNI_PATH": str(PEER_DIR), "PATH": os.environ["PATH"]}
+        previous: Mapping[str, Any] | None = None
         start = time.perf_counter()
-        done = subprocess.run([self.binary], input=self.conf, capture_output=True, env=env, check=False)
-        took = (time.perf_counter() - start) * 1000
-        if done.returncode:
-            raise RuntimeError(f"{self.name} {command}: {done.stdout.decode()} {done.stderr.decode()}")
-        return took
+        for binary, conf in self.plugins if verb == "ADD" else reversed(self.plugins):
+            given = {**conf, "runtimeConfig": {"portMappings": ports}, **({"prevResult": previous} if previous else {})}
+            done = subprocess.run([binary], input=json.dumps(given).encode(), capture_output=True, env=env, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{self.name} {verb}: {done.stdout.decode()} {done.stderr.decode()}")
+            if verb == "ADD":
+                previous = json.loads(done.stdout)
+        return (time.perf_counter() - start) * 1000
 
 
-def contestants(directory: Path, socket: str, mode: str) -> list[Plugin]:
-    """Fairway and the peer, with files in `directory`."""
+def contestants(directory: Path, socket: str, mode: str) -> list[Contestant]:
+    """Each of ours is followed by its peer. Their files are in `directory`."""
     shim = directory / "fairway"
     shim.write_bytes(shim_bytes())
     shim.chmod(0o755)
     network = conflist(NetworkSettings(socket=socket, spool_dir=str(directory / "spool"), name="bench", mode=mode))
     ours = {"cniVersion": "1.0.0", "name": "bench", **network["plugins"][0]}
-    ipam = {"type": "host-local", "subnet": "10.251.0.0/16", "dataDir": str(directory / "host-local")}
-    peer = {"cniVersion": "1.0.0", "name": "peer", "type": "bridge", "bridge": PEER_BRIDGE, "isGateway": True, "ipam": ipam}
+
+    def bridge(name: str, subnet: str, **more: Any) -> tuple[Path, dict[str, Any]]:
+        ipam = {"type": "host-local", "subnet": subnet, "dataDir": str(directory / "host-local")}
+        conf = {"cniVersion": "1.0.0", "name": name, "type": "bridge", "bridge": name, "isGateway": True, "ipam": ipam}
+        return PEER_DIR / "bridge", {**conf, **more}
+
+    def chained(kind: str) -> tuple[Path, dict[str, Any]]:
+        return PEER_DIR / kind, {"cniVersion": "1.0.0", "name": "chain0", "type": kind, "capabilities": {"portMappings": True}}
+
     return [
-        Plugin(f"fairway ({mode})", shim, json.dumps(ours).encode()),
-        Plugin("bridge + host-local", PEER_DIR / "bridge", json.dumps(peer).encode()),
+        Contestant(f"fairway ({mode})", [(shim, ours)]),
+        Contestant("bridge + host-local", [bridge("peer0", "10.251.0.0/16")]),
+        Contestant("fairway + port", [(shim, ours)], port=True),
+        Contestant(
+            "usual chain", [bridge("chain0", "10.252.0.0/16", ipMasq=True), chained("portmap"), chained("firewall")], port=True
+        ),
     ]
 
 
-def one_by_one(plugins: list[Plugin], count: int) -> None:
+def one_by_one(plugins: list[Contestant], count: int) -> None:
     """ADD then DEL, `count` times each, in random order."""
     order = [plugin for plugin in plugins for _ in range(count)]
     random.shuffle(order)
@@ -74,68 +99,69 @@ def one_by_one(plugins: list[Plugin], count: int) -> None:
         name = f"fwbench-{os.getpid()}-{number}"
         path = netns.create(name)
         try:
-            for command in ("ADD", "DEL"):
-                plugin.times[command].append(plugin.call(command, name, path))
+            for verb in VERBS:
+                plugin.times[verb].append(plugin.call(verb, name, path, number))
         finally:
             netns.delete(name)
 
 
-def side_by_side(plugin: Plugin, width: int, round_number: int) -> dict[str, float]:
+def side_by_side(plugin: Contestant, width: int, round_number: int) -> dict[str, float]:
     """Wall milliseconds of `width` ADDs at once, then as many DELs."""
     names = [f"fwbench-{os.getpid()}-{round_number}-{number}" for number in range(width)]
     paths = [netns.create(name) for name in names]
     walls = {}
     try:
         with ThreadPoolExecutor(width) as pool:
-            for command in ("ADD", "DEL"):
+            for verb in VERBS:
                 start = time.perf_counter()
-                for outcome in [pool.submit(plugin.call, command, name, path) for name, path in zip(names, paths, strict=True)]:
+                calls = [(verb, name, path, n) for n, (name, path) in enumerate(zip(names, paths, strict=True))]
+                for outcome in [pool.submit(plugin.call, *call) for call in calls]:
                     outcome.result()
-                walls[command] = (time.perf_counter() - start) * 1000
+                walls[verb] = (time.perf_counter() - start) * 1000
     finally:
         for name in names:
             netns.delete(name)
     return walls
 
 
-def table(title: str, plugins: list[Plugin], value: Callable[[Plugin, str], list[float]]) -> None:
-    """Median, least and ratio to the last contestant."""
-    print(f"{title:<34}{'median ms':>10}{'min ms':>9}{'ratio':>8}")
-    for command in ("ADD", "DEL"):
-        base = statistics.median(value(plugins[-1], command))
-        for plugin in plugins:
-            times = value(plugin, command)
+def table(title: str, plugins: list[Contestant], value: Callable[[Contestant, str], list[float]]) -> None:
+    """Median, least, and the ratio of each of ours to the peer behind it."""
+    print(f"\n{title:<34}{'median ms':>10}{'min ms':>9}{'ratio':>8}")
+    for verb in VERBS:
+        for place, plugin in enumerate(plugins):
+            times = value(plugin, verb)
             median = statistics.median(times)
-            print(f"{command + ' ' + plugin.name:<34}{median:>10.2f}{min(times):>9.2f}{median / base:>8.2f}")
+            ratio = "" if place % 2 else f"{median / statistics.median(value(plugins[place + 1], verb)):.2f}"
+            print(f"{verb + ' ' + plugin.name:<34}{median:>10.2f}{min(times):>9.2f}{ratio:>8}")
+
+
+def measure(plugins: list[Contestant], options: argparse.Namespace) -> None:
+    """Both parts, each after a warm-up."""
+    one_by_one(plugins, 2)
+    for plugin in plugins:
+        plugin.times = {verb: [] for verb in VERBS}
+    one_by_one(plugins, options.count)
+    table(f"one by one, n={options.count}", plugins, lambda plugin, verb: plugin.times[verb])
+    if options.parallel:
+        rounds = [(plugin, side_by_side(plugin, options.parallel, n)) for n in range(options.rounds) for plugin in plugins]
+        title = f"{options.parallel} at once, wall, n={options.rounds}"
+        table(title, plugins, lambda plugin, verb: [walls[verb] for who, walls in rounds if who is plugin])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--netns", required=True, help="path of the agent's network namespace")
-    parser.add_argument("--socket", required=True, help="the agent's socket")
     parser.add_argument("--mode", default="bridge", choices=["bridge", "routed"])
-    parser.add_argument("--count", type=int, default=40, help="calls of each kind, one by one")
+    parser.add_argument("--count", type=int, default=30, help="calls of each kind, one by one")
     parser.add_argument("--parallel", type=int, default=32, help="calls at once; 0 leaves that part out")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the parallel part")
     options = parser.parse_args()
-    # Threads and child processes started from here on inherit the namespace.
-    netns.enter(options.netns)
-    with tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory:
-        plugins = contestants(Path(directory), options.socket, options.mode)
-        try:
-            one_by_one(plugins, 2)
-            for plugin in plugins:
-                plugin.times = {"ADD": [], "DEL": []}
-            one_by_one(plugins, options.count)
-            table(f"one by one, n={options.count}", plugins, lambda plugin, command: plugin.times[command])
-            if options.parallel:
-                rounds = [
-                    (plugin, side_by_side(plugin, options.parallel, n)) for n in range(options.rounds) for plugin in plugins
-                ]
-                title = f"{options.parallel} at once, wall, n={options.rounds}"
-                table(title, plugins, lambda plugin, command: [walls[command] for who, walls in rounds if who is plugin])
-        finally:
-            subprocess.run(["ip", "link", "delete", PEER_BRIDGE], check=False, capture_output=True)
+    with LabSession() as session, tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory:
+        lab = session.up({"nodes": [{"name": "n1", "podCIDRs": ["10.250.0.0/16"]}]})
+        plugins = contestants(Path(directory), str(lab.node().socket), options.mode)
+        print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
+        # Threads and processes started from here on inherit the namespace.
+        netns.enter(lab.netns("n1"))
+        measure(plugins, options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fairway_netlab.plan import cni_config, cni_environment
 
 
 def call(lab: Lab, name: str, command: str, runtime: Mapping[str, Any], /, ifname: str = "eth0", **more: Any) -> dict[str, Any]:
-    """One call of the plugin with `runtime` as runtimeConfig; the document it prints. `more` is further configuration, and `netns`."""
+    """One call of the plugin with `runtime` as runtimeConfig; the document it prints. `more`: configuration, or `netns`."""
     station, node = lab.station(name), lab.node()
     place = more.pop("netns", lab.netns(name))
     environment = cni_environment(station, command, place, "/usr/lib/cni") | {"CNI_IFNAME": ifname}
