@@ -41,6 +41,7 @@ class Objects:
         self._reconciler = reconciler
         self._cidrs = tuple(service_cidrs)
         self._followers: set[asyncio.Queue[tuple[World, frozenset[Key]] | None]] = set()
+        self._applying = asyncio.Lock()
         reconciler.subscribe(self)
 
     async def select(self, kind: str, namespace: str | None, selector: Selector) -> tuple[int, list[Document]]:
@@ -120,8 +121,13 @@ class Objects:
         doubled = next((key for key, times in Counter(keys).items() if times > 1), None)
         if doubled is not None:
             raise UserError(f"{doubled} is given more than once")
+        # One at a time: two that give addresses to different services would not meet in any expectation of the store.
+        async with self._applying:
+            return await self._commit(dict(zip(keys, documents, strict=True)), dry_run)
+
+    async def _commit(self, documents: Mapping[Key, Document], dry_run: bool) -> tuple[int, list[Result]]:
         for _attempt in range(COMMIT_TRIES):
-            revision, results, writes = await self._plan(dict(zip(keys, documents, strict=True)))
+            revision, results, writes = await self._plan(documents)
             if dry_run or not writes:
                 return revision, results
             try:

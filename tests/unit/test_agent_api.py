@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,26 @@ async def test_a_left_out_namespace_is_written_down(tmp_path: Path) -> None:
         await api.applied(lone)
         assert (await api.call("GET", "/v1/objects/pods/x"))[1]["item"]["metadata"]["namespace"] == "default"
         assert actions(await api.applied(lone)) == ["unchanged"]
+
+
+class Unhurried(MemoryStore):
+    """A store on a disk: every list takes a moment, in which others run."""
+
+    async def list(self, kind: str | None = None) -> Any:
+        found = await super().list(kind)
+        await asyncio.sleep(0.005)
+        return found
+
+
+async def test_services_applied_at_the_same_time_get_different_addresses(tmp_path: Path) -> None:
+    # "ab" and "ba" begin their search at the same address.
+    names = ["".join(letters) for letters in permutations("abcd")]
+    async with served(tmp_path, Rig(Unhurried())) as api:
+        answers = await asyncio.gather(*(api.apply(service(name, type="NodePort")) for name in names))
+        assert [status for status, _ in answers] == [200] * len(names)
+        specs = [answer["results"][0]["after"]["spec"] for _, answer in answers]
+        assert len({spec["clusterIP"] for spec in specs}) == len(names)
+        assert len({spec["ports"][0]["nodePort"] for spec in specs}) == len(names)
 
 
 class Contended(MemoryStore):
