@@ -82,6 +82,10 @@ class Client:
         """Readiness, problems, and which revision is live where."""
         return self._call("GET", "/v1/status")
 
+    def ipam(self) -> dict[str, Any]:
+        """The address ranges: `{"ranges": [{"range", "size", "used", "holders": [{"ip", "owner"}]}]}`."""
+        return self._call("GET", "/v1/ipam")
+
     def wait(self, revision: int, timeout: float) -> dict[str, Any]:
         """Return once `revision` is live everywhere. Raises StoreUnavailable when `timeout` seconds are over."""
         query = urlencode({"revision": revision, "timeout": timeout})

@@ -79,16 +79,17 @@ def install_options(function: F) -> F:
     return option("--conf-dir", default="/etc/cni/net.d", show_default=True, metavar="DIR", help="For the list.")(function)
 
 
-def kind_argument(function: F) -> F:
-    """KIND, by any of its names; handed to the command as `kind` of type Kind."""
+def kind_argument(*more: Kind) -> Callable[[F], F]:
+    """KIND, by any of its names or one of `more` by its plural; handed to the command as `kind` of type Kind."""
+    special = {kind.plural: kind for kind in more}
 
     def convert(context: click.Context, _: click.Parameter, value: str | None) -> Kind | None:
         try:
-            return None if value is None or context.resilient_parsing else kind_named(value)
+            return None if value is None or context.resilient_parsing else special.get(value.lower()) or kind_named(value)
         except UserError as error:
             raise click.UsageError(error.message, context) from error
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-        return [kind.plural for kind in KINDS if kind.plural.startswith(incomplete)]
+        return [kind.plural for kind in (*KINDS, *more) if kind.plural.startswith(incomplete)]
 
-    return click.argument("kind", metavar="KIND", required=False, callback=convert, shell_complete=complete)(function)
+    return click.argument("kind", metavar="KIND", required=False, callback=convert, shell_complete=complete)

@@ -21,7 +21,7 @@ from fairway_cni.control import Control
 from fairway_cni.delegate import AddressPlugins
 from fairway_cni.documents import Said
 from fairway_cni.faults import CniError, as_cni_error, combined
-from fairway_cni.ipam import AddressPool, mac_of
+from fairway_cni.ipam import AddressPool, Use, mac_of
 from fairway_cni.locks import KeyedLocks
 from fairway_cni.netconf import BRIDGE, CHAINED, Wanted
 from fairway_cni.plan import Identity, NodeFacts
@@ -155,6 +155,10 @@ class Attacher:
             raise CniError(faults.NOT_AVAILABLE, "the plugin is not available", reason)
         if not request.config.ipam and self._claims.exhausted:
             raise CniError(faults.LIMITED, "new containers cannot be attached", self._claims.exhausted)
+
+    def address_use(self) -> list[Use]:
+        """Every address range and who holds what of it."""
+        return self._claims.uses()
 
     # Steps for recovery: each takes the lock of its attachment and looks again before it acts.
 

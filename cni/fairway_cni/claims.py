@@ -8,7 +8,7 @@ from fairway_cni import faults
 from fairway_cni.delegate import AddressPlugins, Delegation
 from fairway_cni.faults import CniError
 from fairway_cni.hostports import PortBook
-from fairway_cni.ipam import AddressPool
+from fairway_cni.ipam import AddressPool, Use
 from fairway_cni.netconf import CHAINED, Wanted
 from fairway_cni.plan import Identity
 from fairway_cni.protocol import Request
@@ -38,6 +38,10 @@ class Claims:
     def exhausted(self) -> str:
         """What of the pool has nothing left, in words."""
         return self._pool.exhausted
+
+    def uses(self) -> list[Use]:
+        """See AddressPool.uses."""
+        return self._pool.uses()
 
     def adopt(self, world: World) -> None:
         """Take over the ports of attachments that are there at the start. Ports that two hold stay with the first."""

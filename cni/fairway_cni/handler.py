@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fairway_cni import faults
 from fairway_cni.attach import Attacher
 from fairway_cni.faults import CniError, as_cni_error, body_of
+from fairway_cni.ipam import Use
 from fairway_cni.protocol import Request, parse, version_of
 from fairway_cni.result import render_result
 
@@ -43,6 +44,10 @@ class CniHandler:
             unexpected = error.code == faults.INTERNAL
             self._log.warning("CNI %s failed: %s", _words(request), error, exc_info=fault if unexpected else None)
             return Answer(1, body_of(error, request.config.cni_version), request.command)
+
+    def address_use(self) -> list[Use]:
+        """Every address range and who holds what of it."""
+        return self._attacher.address_use()
 
     async def _carry_out(self, request: Request) -> bytes:
         if request.command == "ADD":

@@ -40,7 +40,12 @@ class RangeSpec:
         return cls(network, low, high, holes)
 
     def __str__(self) -> str:
-        return str(self.network)
+        """The network, and the bounds where they are not the usual ones."""
+        usual = RangeSpec.make(str(self.network))
+        if (usual.low, usual.high) == (self.low, self.high):
+            return str(self.network)
+        base = int(self.network[0])
+        return f"{self.network} {self.network[0] + (self.low - base)}-{self.network[0] + (self.high - base)}"
 
 
 def _bound(network: Network, text: str, default: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,11 @@ def test_two_interfaces_with_ranges_routes_and_settings_of_their_own(stage: Lab)
         assert {"dst": "198.51.100.0/24", "gw": "169.254.1.1"} in result["routes"]
     assert ips == ["10.99.0.10/32", "10.99.0.12/32"]
     assert "10.99.0.0/24: 2 of 2 in use" in call(stage, "third", "ADD", {"ipRanges": ranges}, ifname="net1", **more)["msg"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "fairway_cli.main", "get", "ipam", "--agent", str(stage.node().socket)],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert ["10.99.0.0/24", "10.99.0.10-10.99.0.12", "2", "0", "2"] in [line.split() for line in shown.splitlines()], shown
     assert state(stage, "cli", "10.99.0.12") == "open"
     assert "dev net1" in stage.exec("cli", ["ip", "route", "get", "198.51.100.7"], check=True).stdout
     for name, value in (("net/ipv4/conf/net1/arp_notify", "1"), ("net/core/somaxconn", "77")):

@@ -1,4 +1,4 @@
-"""/v1/cni: what the shim sends, measured and handed to the CNI component."""
+"""/v1/cni and /v1/ipam: what the shim sends, measured and handed to the CNI component."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ class CniRoutes:
         self._clock = clock
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.post("/v1/cni", self.call)]
+        return [web.post("/v1/cni", self.call), web.get("/v1/ipam", self.ipam)]
+
+    async def ipam(self, request: web.Request) -> web.Response:
+        """Address ranges and who holds what of them."""
+        ranges = [
+            {
+                "range": use.range,
+                "size": use.size,
+                "used": len(use.holders),
+                "holders": [{"ip": ip, "owner": owner} for ip, owner in use.holders.items()],
+            }
+            for use in self._handler.address_use()
+        ]
+        return web.json_response({"ranges": ranges})
 
     async def call(self, request: web.Request) -> web.Response:
         started = self._clock.monotonic()

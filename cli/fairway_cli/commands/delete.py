@@ -14,7 +14,7 @@ from fairway_core.keys import BY_NAME, Key, Kind
 
 
 @click.command("delete")
-@kind_argument
+@kind_argument()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @files_option(required=False)
 @namespace_option

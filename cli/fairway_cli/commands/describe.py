@@ -17,7 +17,7 @@ FIRST = ("kind", "apiVersion", "metadata", "status")
 
 
 @click.command("describe")
-@kind_argument
+@kind_argument()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @namespace_option
 @agent_option

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fairway_cli.client import Client
+from fairway_cli.ipam import IPAM, show_ipam
 from fairway_cli.options import FORMATS, agent_option, kind_argument, namespace_option, option, output_option
 from fairway_cli.render import print_documents, print_names, table_for, to_yaml
 from fairway_core.errors import NotFoundError
@@ -16,7 +17,7 @@ from fairway_core.keys import Key, Kind
 
 
 @click.command("get")
-@kind_argument
+@kind_argument(IPAM)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @namespace_option
 @option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
@@ -36,12 +37,15 @@ def command(
 ) -> int:
     """List objects of KIND, or those named.
 
-    KIND is a name, plural or short form: pods, po, Service, svc, netpol, …
+    KIND is a name, plural or short form: pods, po, Service, svc, netpol, … or ipam: the node's addresses.
     """
     if kind is None:
         raise click.UsageError("KIND is missing; known kinds: " + ", ".join(known_kinds()))
     if names and (selector or all_namespaces):
         raise click.UsageError("a NAME cannot be combined with -A or -l")
+    if kind is IPAM:
+        show_ipam(client, output)
+        return 0
     scope = "" if all_namespaces or not kind.namespaced else namespace
     if watch:
         return _watch(client, kind, scope, names, selector, output)
