@@ -1,8 +1,8 @@
 """Addresses for containers. Pure.
 
 Promise: taking and giving back cost the same in a /30 and in a /64, full or empty; two owners never hold one address; a freed
-address is handed out again only when every other free one has been (quarantine by order: what still knows the old owner
-has the longest possible time to forget it).
+address is handed out again only when every other free one, or 16,384 of them, have been (quarantine by order: what still knows
+the old owner has the longest possible time to forget it).
 """
 
 from __future__ import annotations

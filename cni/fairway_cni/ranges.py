@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+WAITING = 16384
+"""Freed addresses kept waiting at most: a walk through a /64 never ends, and memory must."""
 Network = IPv4Network | IPv6Network
 Hole = tuple[int, int]
 """First and last address that is left out, as numbers."""
@@ -81,8 +83,8 @@ class Range:
     """The usable addresses of one spec, as offsets from its first address.
 
     `_fresh` counts the steps of a walk over all offsets that starts at `_start` and wraps; what was freed waits in `_freed` in
-    the order of freeing and is taken when the walk is over. Each offset is stepped over once, so a step costs O(1) amortised;
-    a hole is stepped over as a whole.
+    the order of freeing and is taken when the walk is over, or when too many wait. Each offset is stepped over once, so a step
+    costs O(1) amortised; a hole is stepped over as a whole.
     """
 
     def __init__(self, spec: RangeSpec) -> None:
@@ -120,6 +122,8 @@ class Range:
 
     def next_free(self) -> int | None:
         """The free offset whose turn it is."""
+        if len(self._freed) >= WAITING:
+            return next(iter(self._freed))
         while self._fresh < self._span:
             offset = (self._start + self._fresh) % self._span
             hole = self._hole_at(offset)
