@@ -59,6 +59,11 @@ class MemoryStore:
         self._closed = True
         self._feed.close()
 
+    def at_rest(self, key: Key) -> Stored | None:
+        """The object as it is kept, without copying it."""
+        self._check()
+        return self._objects.get(key)
+
     @staticmethod
     def _entry(key: Key, stored: Stored) -> Entry:
         return Entry(key, from_text(stored.text), stored.revision)

@@ -1,0 +1,125 @@
+"""KubernetesStore: the store contract over an API server, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, MutableSequence, Sequence
+
+from fairway_core.codec import key_of
+from fairway_core.errors import FairwayError, UserError
+from fairway_core.keys import Key
+from fairway_store.api import Changed, Delete, Entry, InSync, Listing, Put, Write
+from fairway_store.kubernetes.access import Access
+from fairway_store.kubernetes.client import ApiClient
+from fairway_store.kubernetes.reflector import Changes, Documents, Reflector
+from fairway_store.kubernetes.resources import Resource, cluster_resources
+from fairway_store.kubernetes.timing import Timing
+from fairway_store.memory import MemoryStore
+
+Report = Callable[[str, str], None]
+"""Called with a kind and what is wrong with following it, in words; empty when it is right again."""
+
+
+class KubernetesStore:
+    """A `Store` filled by one reflector per kind. Belongs to one event loop.
+
+    Revisions are its own, counted from the start of the process: resourceVersions are opaque, and each kind has its own.
+    Everything that reads waits until every required kind has been listed once; after that an outage leaves the last state
+    in place.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        report: Report,
+        log: logging.Logger,
+        timing: Timing | None = None,
+        resources: Sequence[Resource] | None = None,
+    ) -> None:
+        """Raises UserError if the credentials cannot be used. `start` begins."""
+        timing = timing or Timing()
+        self.mirror = MemoryStore()
+        self._report = report
+        self._log = log
+        self._client = ApiClient(access, timing, log)
+        given = tuple(resources) if resources is not None else cluster_resources()
+        self.reflectors = tuple(Reflector(resource, self._client, self, timing, log) for resource in given)
+        self._known: dict[str, set[Key]] = defaultdict(set)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to follow the API server."""
+        self._tasks = [asyncio.create_task(reflector.run()) for reflector in self.reflectors]
+        self._tasks.append(asyncio.create_task(self._await_lists()))
+
+    async def _await_lists(self) -> None:
+        for reflector in self.reflectors:
+            await reflector.synced.wait()
+        self._ready.set()
+
+    async def list(self, kind: str | None = None) -> Listing:
+        """See `Store.list`. Waits for the first list of every kind."""
+        await self._ready.wait()
+        return await self.mirror.list(kind)
+
+    async def get(self, key: Key) -> Entry | None:
+        """See `Store.get`. Waits as `list` does."""
+        await self._ready.wait()
+        return await self.mirror.get(key)
+
+    def watch(self, revision: int) -> AsyncIterator[tuple[Changed, ...] | InSync]:
+        """See `Store.watch`."""
+        return self.mirror.watch(revision)
+
+    async def commit(self, writes: Sequence[Write]) -> int:
+        """Raises UserError: these objects are the API server's."""
+        for write in writes:
+            raise UserError(f"{write.key} is written through the API server (kubectl), not through Fairway")
+        await self._ready.wait()
+        return await self.mirror.commit(())
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.close()
+        await self.mirror.close()
+        # Whoever waits for the first list learns that the store is closed.
+        self._ready.set()
+
+    # Sink
+
+    async def replace(self, resource: Resource, documents: Documents) -> None:
+        """See `Sink.replace`."""
+        puts = self._puts(documents)
+        keys = {put.key for put in puts}
+        gone = sorted(self._known[resource.kind] - keys)
+        self._known[resource.kind] = keys
+        await self.mirror.commit([*puts, *map(Delete, gone)])
+
+    async def apply(self, resource: Resource, changes: Changes) -> None:
+        """See `Sink.apply`."""
+        known = self._known[resource.kind]
+        writes: MutableSequence[Write] = []
+        for document, present in changes:
+            for put in self._puts([document]):
+                (known.add if present else known.discard)(put.key)
+                writes.append(put if present else Delete(put.key))
+        await self.mirror.commit(writes)
+
+    def _puts(self, documents: Documents) -> Sequence[Put]:
+        puts = []
+        for document in documents:
+            try:
+                puts.append(Put(key_of(document), document))
+            except FairwayError as fault:
+                self._log.warning("an object is left out: %s", fault)
+        return puts
+
+    def report(self, resource: Resource, fault: str) -> None:
+        """See `Sink.report`."""
+        self._report(resource.kind, fault)
