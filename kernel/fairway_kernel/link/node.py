@@ -100,7 +100,9 @@ def ensure_service_routes(channel: NetlinkSocket, cidrs: Sequence[str]) -> None:
     refusals, so it needs one of our bridges; without one the node's own processes get no IPv6 virtual IPs.
     """
     links = list(decode.links(channel.query(dump_links())))
-    bridge = min((item.index for item in links if item.name.startswith("fw-") and item.kind == "bridge"), default=0)
+    # One that is just being made is not up yet; its coming up is noticed, and leads here again.
+    ready = (item for item in links if item.name.startswith("fw-") and item.kind == "bridge" and item.up)
+    bridge = min((item.index for item in ready), default=0)
     for version, device in ((AF_INET, LOOPBACK_INDEX), (AF_INET6, bridge)):
         try:
             table = list(decode.routes(channel.query(dump_routes(version)), version))
