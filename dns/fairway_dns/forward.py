@@ -8,15 +8,22 @@ ends with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from fairway_core.clock import Clock
 from fairway_dns.cache import Asked
 from fairway_dns.config import Address
 from fairway_dns.response import Response
-from fairway_dns.upstream import Unusable, Upstream
+from fairway_dns.upstream import Attempt, Unusable, Upstream
 from fairway_dns.wire import SERVFAIL, Tail
+
+TICK: Final = 0.025
+"""Seconds between two looks at the clock while questions are under way."""
+NEAR: Final = 0.01
+"""Seconds; servers whose times differ by less than this count as equally fast."""
+Waiter = Callable[[Response], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +41,33 @@ class ForwardLimits:
     penalty: float = 10.0
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Flight:
-    task: asyncio.Task[Response]
-    waiters: int = 0
+    """One question under way: who waits, which servers may still be asked, the attempts made, the best answer that is no
+    success. Times are monotonic seconds.
+    """
 
-
-@dataclass(slots=True)
-class _Tried:
-    """Attempts under way for one flight, and the best answer that is no success."""
-
-    tasks: dict[asyncio.Task[Response], Upstream] = field(default_factory=dict)
+    asked: Asked
+    order: Iterator[Upstream]
+    deadline: float
+    waiters: list[Waiter] = field(default_factory=list)
+    attempts: dict[Attempt, tuple[Upstream, float]] = field(default_factory=dict)
+    latest: Upstream | None = None
+    next_at: float = 0.0
     fallback: Response | None = None
 
 
+@dataclass(slots=True)
+class _Health:
+    """What is known of one server: its smoothed time to answer in seconds, and when it failed last."""
+
+    time: float = 0.0
+    failed_at: float = -1e9
+
+
 class Forwarder:
-    """Asks upstreams. Promise: `resolve` never raises for what an upstream does; when all fail the answer is the last rcode
-    they gave, or SERVFAIL, within `limits.total` seconds.
+    """Asks upstreams. Promise: `ask` and `resolve` never raise for what an upstream does; when all fail the answer is the last
+    rcode they gave, or SERVFAIL, within `limits.total` seconds.
     """
 
     def __init__(
@@ -62,9 +79,10 @@ class Forwarder:
         # Asking ourselves would go round for ever.
         self._addresses = tuple(address for address in dict.fromkeys(upstreams) if address not in mine)
         self._servers: list[Upstream] = []
-        self._failed_at: dict[Address, float] = {}
+        self._health = {address: _Health() for address in self._addresses}
         self._flights: dict[Asked, _Flight] = {}
         self._waiters = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def pending(self) -> int:
@@ -76,94 +94,107 @@ class Forwarder:
         """The upstreams in use: configured ones without duplicates and without ourselves."""
         return self._addresses
 
-    async def resolve(self, asked: Asked) -> Response:
-        """The upstreams' answer. SERVFAIL at once if too much is under way or there is no upstream."""
+    def ask(self, asked: Asked, waiter: Waiter) -> None:
+        """Call `waiter` once with the upstreams' answer; SERVFAIL at once if too much is under way or there is no upstream."""
         flight = self._flights.get(asked)
-        if self._waiters >= self._limits.waiters or not self._addresses:
-            return _servfail()
-        if flight is None:
-            if len(self._flights) >= self._limits.flights:
-                return _servfail()
-            flight = self._flights[asked] = _Flight(asyncio.create_task(self._fly(asked)))
+        full = flight is None and len(self._flights) >= self._limits.flights
+        if full or self._waiters >= self._limits.waiters or not self._addresses:
+            waiter(_servfail())
+            return
         self._waiters += 1
-        try:
-            return await asyncio.shield(flight.task)
-        finally:
-            self._waiters -= 1
+        if flight is not None:
+            flight.waiters.append(waiter)
+            return
+        now = self._clock.monotonic()
+        flight = _Flight(asked, iter(self._order(now) * self._limits.rounds), now + self._limits.total, [waiter])
+        self._flights[asked] = flight
+        self._try_next(flight, now)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    async def resolve(self, asked: Asked) -> Response:
+        """As `ask`, for those who can wait."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.ask(asked, lambda response: None if future.done() else future.set_result(response))
+        return await future
 
     async def close(self) -> None:
-        """Cancel what is under way and close every socket."""
-        tasks = [flight.task for flight in self._flights.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Give up what is under way, whose waiters get SERVFAIL, and close every socket."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for flight in list(self._flights.values()):
+            self._land(flight, _servfail())
         for server in self._servers:
             server.close()
         self._servers = []
 
-    async def _fly(self, asked: Asked) -> Response:
-        tried = _Tried()
-        try:
-            return await self._race(asked, tried)
-        finally:
-            del self._flights[asked]
-            for task in tried.tasks:
-                task.cancel()
-            await asyncio.gather(*tried.tasks, return_exceptions=True)
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        for flight in list(self._flights.values()):
+            if now >= flight.deadline:
+                self._land(flight, flight.fallback or _servfail())
+            elif now >= flight.next_at and flight.latest is not None:
+                # It is asked no more for a while, but its late answer still counts.
+                self._health[flight.latest.address].failed_at = now
+                self._try_next(flight, now)
+        again = bool(self._flights)
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if again else None
 
-    async def _race(self, asked: Asked, tried: _Tried) -> Response:
-        deadline = self._clock.monotonic() + self._limits.total
-        for server in self._order() * self._limits.rounds:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                break
-            tried.tasks[asyncio.create_task(server.exchange(asked))] = server
-            found = await self._settle(tried, min(self._limits.patience, left), wait_all=False)
-            if found is not None:
-                return found
-            if any(waiting is server for waiting in tried.tasks.values()):
-                self._failed_at[server.address] = self._clock.monotonic()
-        left = deadline - self._clock.monotonic()
-        found = await self._settle(tried, left, wait_all=True) if left > 0 else None
-        return found or tried.fallback or _servfail()
+    def _try_next(self, flight: _Flight, now: float) -> None:
+        """Ask one more server; when all were asked, wait for those that have not answered."""
+        server = flight.latest = next(flight.order, None)
+        if server is None:
+            if not flight.attempts:
+                self._land(flight, flight.fallback or _servfail())
+            return
+        flight.next_at = now + self._limits.patience
 
-    async def _settle(self, tried: _Tried, timeout: float, wait_all: bool) -> Response | None:
-        """Wait until an attempt succeeds (its answer), one fails and another may be made, or the time is over (None)."""
-        deadline = self._clock.monotonic() + timeout
-        while tried.tasks:
-            left = deadline - self._clock.monotonic()
-            done, _ = await asyncio.wait(tried.tasks, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                server = tried.tasks.pop(task)
-                found = self._outcome(task, server, tried)
-                if found is not None:
-                    return found
-            if not done or not wait_all:
-                return None
-        return None
+        def done(outcome: Response | Unusable) -> None:
+            self._settle(flight, attempt, outcome)
 
-    def _outcome(self, task: asyncio.Task[Response], server: Upstream, tried: _Tried) -> Response | None:
-        error = task.exception()
-        if error is None:
-            self._failed_at.pop(server.address, None)
-            return task.result()
-        if not isinstance(error, Unusable):
-            raise error
-        self._failed_at[server.address] = self._clock.monotonic()
-        tried.fallback = error.response or tried.fallback
-        return None
+        attempt = server.ask(flight.asked, done)
+        flight.attempts[attempt] = (server, now)
 
-    def _order(self) -> list[Upstream]:
-        """Servers as configured, those that failed lately last."""
+    def _settle(self, flight: _Flight, attempt: Attempt, outcome: Response | Unusable) -> None:
+        server, since = flight.attempts.pop(attempt)
+        health, now = self._health[server.address], self._clock.monotonic()
+        if isinstance(outcome, Response):
+            health.failed_at = -1e9
+            health.time += (now - since - health.time) / 8
+            self._land(flight, outcome)
+            return
+        health.failed_at = now
+        flight.fallback = outcome.response or flight.fallback
+        if server is flight.latest or not flight.attempts:
+            self._try_next(flight, now)
+
+    def _land(self, flight: _Flight, response: Response) -> None:
+        del self._flights[flight.asked]
+        for attempt in flight.attempts:
+            attempt.cancel()
+        flight.attempts.clear()
+        self._waiters -= len(flight.waiters)
+        for waiter in flight.waiters:
+            waiter(response)
+
+    def _order(self, now: float) -> list[Upstream]:
+        """Servers as configured, clearly slower ones behind, those that failed lately last."""
         if not self._servers:
             loop = asyncio.get_running_loop()
             self._servers = [Upstream(address, loop) for address in self._addresses]
-        now = self._clock.monotonic()
+        if len(self._servers) == 1:
+            return self._servers
 
-        def failed(server: Upstream) -> bool:
-            return now - self._failed_at.get(server.address, -1e9) < self._limits.penalty
+        def rank(server: Upstream) -> tuple[bool, int]:
+            health = self._health[server.address]
+            return now - health.failed_at < self._limits.penalty, int(health.time / NEAR)
 
-        return sorted(self._servers, key=failed)
+        ordered = sorted(self._servers, key=rank)
+        for server in ordered[1:]:
+            # What is not asked cannot show that it has become faster, so its past fades.
+            self._health[server.address].time *= 0.98
+        return ordered
 
 
 def _servfail() -> Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from fairway_dns.answer import Elsewhere, answer, failure
@@ -14,7 +14,7 @@ from fairway_dns.cache import Asked, Cache, Kept
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder
-from fairway_dns.response import aged, join_chain
+from fairway_dns.response import Response, join_chain
 from fairway_dns.table import Table
 from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, WireError, parse_query, render
 from fairway_dns.zone import TTL
@@ -22,7 +22,18 @@ from fairway_dns.zone import TTL
 STALE_AFTER = 1.8
 """Seconds a client waits for the upstreams before it gets an expired answer, if there is one (RFC 8767, 5)."""
 
-Later = Callable[[], Awaitable[bytes]]
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A reply that must be fetched: `start` begins, and calls what it is given once, with the reply."""
+
+    start: Callable[[Callable[[bytes], None]], None]
+
+    async def __call__(self) -> bytes:
+        """Fetch and wait."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.start(lambda reply: None if future.done() else future.set_result(reply))
+        return await future
 
 
 class Resolver:
@@ -49,7 +60,7 @@ class Resolver:
         self._kept: Kept | None = None
 
     def handle(self, data: bytes, tcp: bool) -> bytes | Later | None:
-        """The reply; or a coroutine function that gets it from an upstream; or None for a message that must be dropped."""
+        """The reply; or how to get it from an upstream; or None for a message that must be dropped."""
         query = parse_query(data)
         if query is None:
             self._counters.add("dropped")
@@ -63,15 +74,7 @@ class Resolver:
                 self._teach(self._fast, data, query, found, reply)
             return reply
         elsewhere = found
-
-        async def later() -> bytes:
-            try:
-                tail = await self._fetch(query, elsewhere)
-            except Exception as error:
-                tail = self._broken(query, error)
-            return self._finish(query, tail, tcp)
-
-        return later
+        return Later(lambda done: self._fetch(query, elsewhere, lambda tail: done(self._finish(query, tail, tcp))))
 
     def _teach(self, fast: FastCache, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
         """Let the fast path have what would be the answer to the same octets next time."""
@@ -121,20 +124,40 @@ class Resolver:
             self._kept = kept
         return self._join(query, found, kept.tail)
 
-    async def _fetch(self, query: Query, elsewhere: Elsewhere) -> Tail:
+    def _fetch(self, query: Query, elsewhere: Elsewhere, done: Callable[[Tail], None]) -> None:
+        """Ask the upstreams, and call `done` once: with their answer, or an expired one if they fail or take too long."""
         asked = _asked(query, elsewhere)
         self._counters.add("forwarded")
         old = self._cache.get_stale(asked)
-        response = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if old is None else STALE_AFTER):
-                response = await self._forwarder.resolve(asked)
-        if old is not None and (response is None or response.tail.rcode not in (NOERROR, NXDOMAIN)):
+        if old is None:
+            self._forwarder.ask(asked, lambda response: done(self._fetched(query, elsewhere, asked, response)))
+            return
+        waiting = [done]
+
+        def give(tail: Tail) -> None:
+            timer.cancel()
+            if waiting:
+                waiting.pop()(tail)
+
+        def give_old() -> None:
             self._counters.add("stale")
-            return self._join(query, elsewhere, old)
-        assert response is not None
-        self._cache.put(asked, response)
-        return self._join(query, elsewhere, aged(response, 0))
+            give(self._join(query, elsewhere, old))
+
+        def arrived(response: Response) -> None:
+            if response.tail.rcode in (NOERROR, NXDOMAIN):
+                give(self._fetched(query, elsewhere, asked, response))
+            elif waiting:
+                give_old()
+
+        timer = asyncio.get_running_loop().call_later(STALE_AFTER, give_old)
+        self._forwarder.ask(asked, arrived)
+
+    def _fetched(self, query: Query, elsewhere: Elsewhere, asked: Asked, response: Response) -> Tail:
+        try:
+            self._cache.put(asked, response)
+            return self._join(query, elsewhere, response.tail)
+        except Exception as error:
+            return self._broken(query, error)
 
     def _join(self, query: Query, elsewhere: Elsewhere, tail: Tail) -> Tail:
         if not elsewhere.chain:

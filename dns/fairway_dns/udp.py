@@ -15,6 +15,8 @@ from fairway_dns.fastcache import FastCache
 from fairway_dns.resolver import Later, Resolver
 
 DISCARD = 9
+SHORT = 16
+"""Octets of a sockaddr_in."""
 MAX_DRAIN = 1000
 """Batches read at the end; only a flood that cannot be turned away needs a bound."""
 
@@ -22,13 +24,15 @@ MAX_DRAIN = 1000
 @dataclass(frozen=True, slots=True)
 class UdpLimits:
     """`batches` are read in one go before others on the loop get their turn. Of queries without a prepared reply `slice` are
-    worked on between two reads and `waiting` may wait, then the newest are dropped. `pending` wait for upstreams.
+    worked on between two reads and `waiting` may wait, then the newest are dropped. `pending` may wait for upstreams, `per_client`
+    for one address.
     """
 
     batches: int = 8
     slice: int = 16
     waiting: int = 4096
     pending: int = 4000
+    per_client: int = 1000
 
 
 class UdpServer:
@@ -55,7 +59,10 @@ class UdpServer:
         self._limits = limits or UdpLimits()
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[bytes, int] = {}
+        self._total = 0
+        self._idle = asyncio.Event()
+        self._closed = False
 
     def start(self) -> None:
         """Begin to read."""
@@ -74,11 +81,12 @@ class UdpServer:
             self._work(len(self._waiting))
         asyncio.get_running_loop().remove_reader(self._socket)
         self._work(len(self._waiting))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._total:
+            self._idle.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
+        self._closed = True
         self._socket.close()
 
     def _readable(self) -> None:
@@ -155,17 +163,28 @@ class UdpServer:
                 self._later(reply, sender)
 
     def _later(self, reply: Later, sender: bytes) -> None:
-        if len(self._tasks) >= self._limits.pending:
+        host = sender[4:8] if len(sender) == SHORT else sender[8:24]
+        waiting = self._pending.get(host, 0)
+        if self._total >= self._limits.pending or waiting >= self._limits.per_client:
             self._counters.add("overload")
             return
+        self._pending[host] = waiting + 1
+        self._total += 1
 
-        async def finish() -> None:
-            self._send(await reply(), sender)
+        def finish(octets: bytes) -> None:
+            self._total -= 1
+            left = self._pending[host] - 1
+            if left:
+                self._pending[host] = left
+            else:
+                del self._pending[host]
+            self._send(octets, sender)
+            if not self._total:
+                self._idle.set()
 
-        task = asyncio.create_task(finish())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        reply.start(finish)
 
     def _send(self, reply: bytes, sender: bytes) -> None:
-        if not self._batch.send_to(reply, sender):
+        # A number that is no longer ours may be that of another socket by now.
+        if not self._closed and not self._batch.send_to(reply, sender):
             self._counters.add("send_errors")

@@ -2,14 +2,18 @@
 
 Connected sockets take datagrams from the server only and learn of its refusal at once (ICMP). The kernel draws a random port
 for each; ids come from the system's generator; a socket is given up after a number of questions, so that ports change too.
+Questions and replies meet through callbacks: a task per question would cost more than everything else together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from fairway_dns.cache import Asked
 from fairway_dns.config import Address
@@ -19,16 +23,22 @@ from fairway_dns.wire import FORMERR, HEADER, IN, NOERROR, NXDOMAIN, WireError, 
 SOCKETS = 32
 USES = 256
 MAX_PENDING = 256
+ENTROPY = 1024
+"""Octets taken from the system's generator at a time."""
 
 
-class Unusable(Exception):
-    """An upstream cannot answer now: refused, cut off, or an rcode that another server may better. `response` holds the
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An upstream cannot answer now: refused, cut off, or an rcode that another server may better; `response` holds the
     latter.
     """
 
-    def __init__(self, reason: str, response: Response | None = None) -> None:
-        super().__init__(reason)
-        self.response = response
+    reason: str
+    response: Response | None = None
+
+
+Done = Callable[[Response | Unusable], None]
+Arrived = Callable[[bytes | OSError], None]
 
 
 def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]:
@@ -36,14 +46,29 @@ def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | 
     return found[0], found[4]
 
 
+class _Ids:
+    """Unpredictable 16-bit numbers."""
+
+    def __init__(self) -> None:
+        self._octets = b""
+        self._used = 0
+
+    def draw(self) -> int:
+        if self._used >= len(self._octets):
+            self._octets, self._used = os.urandom(ENTROPY), 0
+        self._used += 2
+        return self._octets[self._used - 2] << 8 | self._octets[self._used - 1]
+
+
 class _Channel:
     """One connected socket and the questions that wait on it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, ids: _Ids) -> None:
         self._loop = loop
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
-        self.uses = 0
-        self.retired = False
+        self._ids = ids
+        self._waiting: dict[int, tuple[bytes, Arrived]] = {}
+        self._uses = 0
+        self._retired = False
         family, target = _resolve(address)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -53,30 +78,35 @@ class _Channel:
             raise
         loop.add_reader(self._socket, self._readable)
 
-    async def ask(self, asked: Asked, edns: bool) -> bytes:
-        """Send the question under a fresh id and wait for its reply, without limit. Raises OSError."""
-        self.uses += 1
-        ident = secrets.randbits(16)
+    def ask(self, asked: Asked, edns: bool, arrived: Arrived) -> int:
+        """Send the question under a fresh id, which is returned; `arrived` is called once, later. Raises OSError."""
+        self._uses += 1
+        ident = self._ids.draw()
         while ident in self._waiting:
-            ident = secrets.randbits(16)
+            ident = self._ids.draw()
         query = build_query(
             ident, asked.name, asked.qtype, edns=edns, dnssec=asked.dnssec, checking_disabled=asked.checking_disabled
         )
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[ident] = (query[HEADER : HEADER + len(asked.name) + 4], future)
-        try:
-            self._socket.send(query)
-            return await future
-        finally:
-            del self._waiting[ident]
-            self.retire_if_idle()
+        self._socket.send(query)
+        self._waiting[ident] = (query[HEADER : HEADER + len(asked.name) + 4], arrived)
+        return ident
+
+    def forget(self, ident: int) -> None:
+        """Nobody waits for this question any more."""
+        self._waiting.pop(ident, None)
+        self._close_if_retired()
 
     @property
-    def busy(self) -> bool:
-        return len(self._waiting) >= MAX_PENDING
+    def spent(self) -> bool:
+        return self._uses >= USES or len(self._waiting) >= MAX_PENDING
 
-    def retire_if_idle(self) -> None:
-        if self.retired and not self._waiting:
+    def retire(self) -> None:
+        """Take no more questions; close when the last is answered."""
+        self._retired = True
+        self._close_if_retired()
+
+    def _close_if_retired(self) -> None:
+        if self._retired and not self._waiting:
             self.close()
 
     def close(self) -> None:
@@ -84,7 +114,7 @@ class _Channel:
         self._socket.close()
 
     def _readable(self) -> None:
-        while True:
+        for _ in range(MAX_PENDING):
             try:
                 data = self._socket.recv(65535)
             except (BlockingIOError, InterruptedError):
@@ -93,44 +123,103 @@ class _Channel:
                 self._fail(error)
                 return
             self._deliver(data)
+            if self._socket.fileno() < 0:
+                return
 
     def _deliver(self, data: bytes) -> None:
         ident = int.from_bytes(data[:2], "big")
-        question, future = self._waiting.get(ident, (b"", None))
+        question, arrived = self._waiting.get(ident, (b"", None))
         # What does not match is somebody's guess: it is ignored, and the question goes on waiting (RFC 5452, 9).
-        if future is not None and not future.done() and matches(data, ident, question):
-            future.set_result(data)
+        if arrived is not None and matches(data, ident, question):
+            del self._waiting[ident]
+            arrived(data)
+            self._close_if_retired()
 
     def _fail(self, error: OSError) -> None:
-        for _question, future in self._waiting.values():
-            if not future.done():
-                future.set_exception(OSError(error.errno, error.strerror))
+        waiting, self._waiting = self._waiting, {}
+        for _question, arrived in waiting.values():
+            arrived(error)
+        self._close_if_retired()
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One question to one server. After `cancel` nothing is called any more."""
+
+    asked: Asked
+    done: Done | None
+    channel: _Channel | None = None
+    ident: int = 0
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def finish(self, outcome: Response | Unusable) -> None:
+        """Tell the outcome, once."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(outcome)
+
+    def cancel(self) -> None:
+        """Give the question up."""
+        self.done = None
+        if self.channel is not None:
+            self.channel.forget(self.ident)
+        for task in self.tasks:
+            task.cancel()
 
 
 class Upstream:
-    """Promise: `exchange` gives a matching reply or raises; it has no time limit of its own, the caller cancels it."""
+    """Promise: `ask` tells a matching reply or that there is none; it has no time limit of its own, the caller cancels it."""
 
     def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
         self.address = address
         self._loop = loop
+        self._ids = _Ids()
         self._channels: list[_Channel | None] = [None] * SOCKETS
 
-    async def exchange(self, asked: Asked) -> Response:
-        """The server's answer: NOERROR or NXDOMAIN. Raises Unusable for everything else."""
-        try:
-            response = await self._ask(asked, edns=True)
-            if response.tail.rcode == FORMERR:
-                # Servers from before RFC 6891 answer FORMERR to an OPT record (6.2.2).
-                response = await self._ask(asked, edns=False)
-        except (OSError, WireError, EOFError) as error:
-            raise Unusable(f"{self.address}: {error}") from error
-        if response.tail.rcode not in (NOERROR, NXDOMAIN):
-            raise Unusable(f"{self.address}: rcode {response.tail.rcode}", response)
-        return response
+    def ask(self, asked: Asked, done: Done) -> Attempt:
+        """Ask the server; `done` is called once, later: an answer (NOERROR or NXDOMAIN), or Unusable for everything else."""
+        attempt = Attempt(asked, done)
+        self._send(attempt, edns=True)
+        return attempt
 
-    async def _ask(self, asked: Asked, edns: bool) -> Response:
-        response = parse_response(await self._channel().ask(asked, edns))
-        return await self._ask_tcp(asked, edns) if response.truncated else response
+    def _send(self, attempt: Attempt, edns: bool) -> None:
+        def arrived(outcome: bytes | OSError) -> None:
+            attempt.channel = None
+            self._arrived(attempt, edns, outcome)
+
+        try:
+            channel = self._channel()
+            attempt.ident = channel.ask(attempt.asked, edns, arrived)
+            attempt.channel = channel
+        except OSError as error:
+            self._loop.call_soon(attempt.finish, Unusable(f"{self.address}: {error}"))
+
+    def _arrived(self, attempt: Attempt, edns: bool, outcome: bytes | OSError) -> None:
+        try:
+            if isinstance(outcome, OSError):
+                raise outcome
+            response = parse_response(outcome)
+        except (OSError, WireError) as error:
+            attempt.finish(Unusable(f"{self.address}: {error}"))
+            return
+        if response.truncated:
+            attempt.tasks.append(self._loop.create_task(self._retry_over_tcp(attempt, edns)))
+        elif response.tail.rcode == FORMERR and edns:
+            # Servers from before RFC 6891 answer FORMERR to an OPT record (6.2.2).
+            self._send(attempt, edns=False)
+        else:
+            attempt.finish(self._judge(response))
+
+    def _judge(self, response: Response) -> Response | Unusable:
+        rcode = response.tail.rcode
+        return response if rcode in (NOERROR, NXDOMAIN) else Unusable(f"{self.address}: rcode {rcode}", response)
+
+    async def _retry_over_tcp(self, attempt: Attempt, edns: bool) -> None:
+        try:
+            outcome = self._judge(await self._ask_tcp(attempt.asked, edns))
+        except (OSError, WireError, EOFError) as error:
+            outcome = Unusable(f"{self.address}: {error}")
+        attempt.finish(outcome)
 
     async def _ask_tcp(self, asked: Asked, edns: bool) -> Response:
         reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
@@ -150,13 +239,12 @@ class Upstream:
         return parse_response(data)
 
     def _channel(self) -> _Channel:
-        index = secrets.randbelow(SOCKETS)
+        index = self._ids.draw() % SOCKETS
         channel = self._channels[index]
-        if channel is None or channel.uses >= USES or channel.busy:
-            fresh = _Channel(self._loop, self.address)
+        if channel is None or channel.spent:
+            fresh = _Channel(self._loop, self.address, self._ids)
             if channel is not None:
-                channel.retired = True
-                channel.retire_if_idle()
+                channel.retire()
             self._channels[index] = channel = fresh
         return channel
 
