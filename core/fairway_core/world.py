@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from rpds import HashTrieMap, HashTrieSet
 
+from fairway_core.addressing import addressed
 from fairway_core.endpoints import DERIVED, derive_slices
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, EndpointSlice, Namespace, NetworkPolicy, Node, Object, Pod, Service
@@ -92,12 +93,18 @@ def _index_keys(key: Key, value: Object) -> Iterator[IndexKey]:
 
 @dataclass(frozen=True)
 class World:
-    """All objects at `revision`. `derive_endpoints` is off where another controller writes EndpointSlices (Kubernetes)."""
+    """All objects at `revision`. `derive_endpoints` is off where another controller writes EndpointSlices (Kubernetes).
+
+    `address_pods` is on where another one writes Pods: then their addresses come from attachments (see `addressing`), and
+    `declared` has, for each pod with an attachment, the Pod as it was declared, or None.
+    """
 
     revision: int = 0
     derive_endpoints: bool = True
+    address_pods: bool = False
     objects: HashTrieMap[Key, Object] = HashTrieMap()
     index: HashTrieMap[IndexKey, HashTrieSet[Key]] = HashTrieMap()
+    declared: HashTrieMap[Key, Pod | None] = HashTrieMap()
 
     def apply(self, changes: Sequence[Change], revision: int) -> tuple[World, frozenset[Key]]:
         """The world after `changes`, and the keys whose objects differ from before, derived ones included.
@@ -107,7 +114,9 @@ class World:
         editor = _Editor(self)
         for change in changes:
             if not (self.derive_endpoints and change.key.kind == "EndpointSlice" and DERIVED in change.key.name):
-                editor.put(change.key, change.value)
+                editor.change(change)
+        if self.address_pods:
+            _readdress(editor, self)
         if self.derive_endpoints:
             _rederive(editor, self)
         differing = (key for key in editor.touched if self.objects.get(key) != editor.objects.get(key))
@@ -122,6 +131,10 @@ class World:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         return cast("Pod | None", self._typed("Pod", namespace, name))
+
+    def declared_pod(self, key: Key) -> Pod | None:
+        """The Pod as somebody declared it, before the node added addresses; None if nobody did."""
+        return self.declared[key] if key in self.declared else cast("Pod | None", self.objects.get(key))
 
     def service(self, namespace: str, name: str) -> Service | None:
         return cast("Service | None", self._typed("Service", namespace, name))
@@ -197,7 +210,16 @@ class _Editor:
         self._world = world
         self.objects = world.objects
         self.index = world.index
+        self.declared = world.declared
+        self.declarations: dict[Key, Pod | None] = {}
         self.touched: set[Key] = set()
+
+    def change(self, change: Change) -> None:
+        """Take over a change; what becomes of a Pod where pods are addressed is decided after all changes are known."""
+        if self._world.address_pods and change.key.kind == "Pod":
+            self.declarations[change.key] = cast("Pod | None", change.value)
+        else:
+            self.put(change.key, change.value)
 
     def put(self, key: Key, value: Object | None) -> None:
         old = self.objects.get(key)
@@ -217,10 +239,26 @@ class _Editor:
             self.index = self.index.insert(entry, self.index.get(entry, HashTrieSet()).insert(key))
 
     def finish(self, revision: int) -> World:
-        return replace(self._world, revision=revision, objects=self.objects, index=self.index)
+        return replace(self._world, revision=revision, objects=self.objects, index=self.index, declared=self.declared)
 
     def view(self) -> World:
         return self.finish(self._world.revision)
+
+
+def _readdress(editor: _Editor, before: World) -> None:
+    """Give every pod that changed, or whose attachments did, its addresses."""
+    now = editor.view()
+    concerned = set(editor.declarations)
+    for key in editor.touched:
+        for world in (before, now):
+            item = world.objects.get(key)
+            if isinstance(item, Attachment):
+                concerned.add(Key("Pod", item.pod_namespace, item.pod_name))
+    for key in concerned:
+        declared = editor.declarations[key] if key in editor.declarations else before.declared_pod(key)
+        attachments = now.at(Attachment, ATTACHMENT_POD, key.namespace, key.name)
+        editor.put(key, addressed(key, declared, attachments))
+        editor.declared = editor.declared.insert(key, declared) if attachments else editor.declared.discard(key)
 
 
 def _rederive(editor: _Editor, before: World) -> None:
