@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from fairway_netlab.helper import OPEN
 from fairway_netlab.lab import Lab
 from fairway_netlab.probe import Target
 from fairway_netlab.runtimes.image import BUSYBOX
-from fairway_netlab.runtimes.node import RuntimeNode
+from fairway_netlab.runtimes.node import RuntimeNode, installed_node
 
 SKIP = "FAIRWAY_SKIP_RUNTIMES"
 PORT = 7000
@@ -68,12 +66,9 @@ def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def runtime_node(lab: Lab, work: Path) -> RuntimeNode:
-    """The node as a runtime on it sees it: `fairway install` has been run."""
+    """The laboratory's node as a runtime on it sees it, with directories of its own below `work`."""
     node = lab.node()
-    bin_dir, conf_dir = work / "bin", work / "net.d"
-    command = ["install", "--config", str(node.config_file), "--bin-dir", str(bin_dir), "--conf-dir", str(conf_dir)]
-    subprocess.run([sys.executable, "-m", "fairway_cli.main", *command], check=True, capture_output=True, text=True)
-    return RuntimeNode(lab.netns(node.name), bin_dir, conf_dir, work / "runtime")
+    return installed_node(lab.netns(node.name), node.config_file, work)
 
 
 def virtual_ips(lab: Lab, name: str) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from fairway_netlab.demo.story import Story
 from fairway_netlab.lab import Lab
 from fairway_netlab.runtimes.containerd import Containerd
 from fairway_netlab.runtimes.image import BUSYBOX, write_image
-from fairway_netlab.runtimes.node import RuntimeNode
+from fairway_netlab.runtimes.node import RuntimeNode, installed_node
 from fairway_netlab.runtimes.podman import Podman
 
 NETWORK = "fairway"
@@ -62,10 +60,7 @@ def _show(story: Story, run: Callable[[], str]) -> None:
 
 def _node(lab: Lab, work: Path, name: str) -> RuntimeNode:
     node = lab.node()
-    bin_dir, conf_dir = work / name / "bin", work / name / "net.d"
-    command = ["install", "--config", str(node.config_file), "--bin-dir", str(bin_dir), "--conf-dir", str(conf_dir)]
-    subprocess.run([sys.executable, "-m", "fairway_cli.main", *command], check=True, capture_output=True, text=True)
-    return RuntimeNode(lab.netns(node.name), bin_dir, conf_dir, work / name / "runtime")
+    return installed_node(lab.netns(node.name), node.config_file, work / name)
 
 
 def _podman(lab: Lab, work: Path, image: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,14 @@ class RuntimeNode:
         if done.returncode != 0:
             raise RuntimeFailed(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
+
+
+def installed_node(netns: str, config_file: Path, work: Path) -> RuntimeNode:
+    """The node as a runtime on it sees it: `fairway install` has been run, into directories below `work`."""
+    bin_dir, conf_dir = work / "bin", work / "net.d"
+    command = ["install", "--config", str(config_file), "--bin-dir", str(bin_dir), "--conf-dir", str(conf_dir)]
+    subprocess.run([sys.executable, "-m", "fairway_cli.main", *command], check=True, capture_output=True, text=True)
+    return RuntimeNode(netns, bin_dir, conf_dir, work / "runtime")
 
 
 def missing_programs(*names: str) -> list[str]:
