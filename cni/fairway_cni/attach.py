@@ -30,7 +30,8 @@ from fairway_cni.records import Records
 from fairway_cni.result import AttachResult
 from fairway_cni.spool import Spool
 from fairway_cni.wires import Kernel, Target, Wires
-from fairway_core.errors import ConflictError, FairwayError, KernelError
+from fairway_core.errors import ConflictError, FairwayError, KernelError, StoreUnavailable
+from fairway_core.keys import Key
 from fairway_core.model import Attachment, Meta
 
 RECOVERY = "recovery"
@@ -77,6 +78,8 @@ class Attacher:
         self._threads = ThreadPoolExecutor(THREADS, "cni")
         self._wired: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
+        self._reaping: set[asyncio.Task[None]] = set()
+        """Links on their way out, whose addresses and ports are still taken."""
 
     @property
     def facts(self) -> NodeFacts:
@@ -89,7 +92,8 @@ class Attacher:
             reason = self._control.not_ready()
             if reason:
                 raise CniError(faults.TRY_LATER, "the agent cannot attach containers now", reason)
-            target = await self._in_thread(self._wires.inspect, request.netns, _wanted(request).mtu)
+            await self._expect_pod(request)
+            target = await self._inspect(request)
             await self._clear_leftovers(who)
             self._spool.forget(who)
             return await self._wire(request, who, target)
@@ -100,11 +104,18 @@ class Attacher:
         `cancelled` is asked once it is this call's turn: a replayed deletion must not meet a newer attachment of the same key.
         """
         who = identity(request)
-        async with self._locks.hold(who.digest):
+        release = await self._locks.acquire(who.digest)
+        try:
             if cancelled():
                 return
             attachment = self._records.find(who)
-            errors = await self._remove(attachment) if attachment else await self._sweep(who, request)
+            # The answer of an address plugin is the runtime's to know, so that one is waited for.
+            if attachment and not attachment.delegate and await self._in_thread(self._wires.unplug, attachment):
+                errors, release = await self._remove_unplugged(attachment, release)
+            else:
+                errors = await self._remove(attachment) if attachment else await self._sweep(who, request)
+        finally:
+            release()
         error = combined(errors, "cannot detach completely")
         if error:
             raise error
@@ -216,7 +227,30 @@ class Attacher:
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
 
+    async def settle(self) -> None:
+        """Wait until links of removed attachments are gone, and their addresses free."""
+        while self._reaping:
+            await asyncio.wait(self._reaping)
+
     # ADD
+
+    async def _expect_pod(self, request: Request) -> None:
+        """Where an API server declares Pods: no container before its labels are known, for policy would miss them."""
+        args = request.args
+        if not args.name:
+            return
+        key = Key("Pod", args.namespace or _wanted(request).namespace, args.name)
+        try:
+            await self._control.expect_pod(key, args.uid)
+        except StoreUnavailable as fault:
+            raise CniError(faults.TRY_LATER, "the Pod is not known yet", str(fault)) from fault
+
+    async def _inspect(self, request: Request) -> Target:
+        """On the event loop if it is but one look at a file system in memory; a thread costs more than that."""
+        mtu = _wanted(request).mtu or self._wires.known_mtu
+        if mtu:
+            return self._wires.inspect(request.netns, mtu)
+        return await self._in_thread(self._wires.inspect, request.netns, 0)
 
     async def _clear_leftovers(self, who: Identity) -> None:
         """Remove what an earlier ADD of this key left; raise if it left a working attachment."""
@@ -238,12 +272,13 @@ class Attacher:
     async def _wire(self, request: Request, who: Identity, target: Target) -> AttachResult:
         wanted = _wanted(request)
         _refuse_impossible(wanted)
-        claim = await self._claims.take(request, who, wanted)
+        claim = await self._claim(request, who, wanted)
         attachment = self._plan(request, who, target, claim)
         try:
             attachment, revision = await self._records.declare(attachment, _said_of(request))
             await self._in_thread(self._wires.attach, attachment)
             await self._flush_ports(attachment)
+            await self._control.named(revision)
         except BaseException as fault:
             errors = await asyncio.shield(self._remove(attachment))
             for error in errors:
@@ -282,6 +317,16 @@ class Attacher:
             delegate=claim.delegate,
         )
 
+    async def _claim(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
+        """Addresses and ports; what a container that is just leaving still has is waited for."""
+        try:
+            return await self._claims.take(request, who, wanted)
+        except CniError as fault:
+            if fault.code not in (faults.ADDRESS, faults.HOST_PORT) or not self._reaping:
+                raise
+            await self.settle()
+            return await self._claims.take(request, who, wanted)
+
     async def _flush_ports(self, attachment: Attachment) -> None:
         """UDP senders that were there first would go on being sent nowhere for as long as their flow is tracked."""
         if not any(port.protocol == "udp" for port in attachment.host_ports):
@@ -296,10 +341,12 @@ class Attacher:
         if attachment.meta.name in self._wired:
             await self._records.confirm(attachment, revision)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._reaping.discard)
+        return task
 
     def _result(self, attachment: Attachment, request: Request) -> AttachResult:
         bridged = attachment.mode == BRIDGE
@@ -333,11 +380,41 @@ class Attacher:
         if errors and await self._records.is_stored(attachment):
             return errors
         self._wired.discard(name)
+        return [*errors, *await self._let_go(attachment)]
+
+    async def _remove_unplugged(
+        self, attachment: Attachment, release: Callable[[], None]
+    ) -> tuple[list[Exception], Callable[[], None]]:
+        """Forget an attachment whose container is cut off; the errors met, and what is left to do at once.
+
+        The kernel takes its time to let a device go. Nobody has to wait for that but the next attachment of the same key, hence
+        the lock goes along, and who needs the address.
+        """
+        errors = await self._records.forget(attachment)
+        if errors and await self._records.is_stored(attachment):
+            return errors, release
+        self._wired.discard(attachment.meta.name)
+        self._reaping.add(self._spawn(self._reap_link(attachment, release)))
+        return errors, _nothing
+
+    async def _reap_link(self, attachment: Attachment, release: Callable[[], None]) -> None:
+        try:
+            await self._in_thread(self._wires.detach, attachment)
+        except FairwayError as fault:
+            self._log.warning("link %s is cut off, but not removed: %s", attachment.host_ifname, fault)
+        try:
+            for error in await self._let_go(attachment):
+                self._log.warning("removing %s: %s", attachment.meta.name, error)
+        finally:
+            release()
+
+    async def _let_go(self, attachment: Attachment) -> list[Exception]:
+        """Forget connections, then give back what others may want."""
         try:
             await self._in_thread(self._kernel.flush, attachment.ips)
         except FairwayError as fault:
             self._log.warning("tracked connections of %s are not forgotten: %s", ", ".join(attachment.ips), fault)
-        return [*errors, *await self._claims.release(attachment)]
+        return await self._claims.release(attachment)
 
     async def _sweep(self, who: Identity, request: Request) -> list[Exception]:
         """Remove a link of an attachment that the store does not know; its name follows from the key."""
@@ -388,6 +465,10 @@ def _wanted(request: Request) -> Wanted:
 def _said_of(request: Request) -> Said:
     wanted = _wanted(request)
     return Said({**request.args.labels, **wanted.labels}, wanted.annotations, request.args.uid)
+
+
+def _nothing() -> None:
+    """Nothing is left to be done."""
 
 
 def _refuse_impossible(wanted: Wanted) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from fairway_core.codec import decode
+from fairway_core.errors import StoreUnavailable
 from fairway_core.keys import Key
 from fairway_core.world import Change, World
 from fairway_store.api import Entry, Put, Write
@@ -18,6 +19,7 @@ class FakeControl:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.reason = ""
+        self.owns_pods = True
         self.late = False
         self.fault: Exception | None = None
         self.log: list[str] = []
@@ -25,6 +27,10 @@ class FakeControl:
 
     def world(self) -> World:
         return self._world
+
+    async def expect_pod(self, key: Key, uid: str) -> None:
+        if not self.owns_pods and self._world.declared_pod(key) is None:
+            raise StoreUnavailable(f"{key} is not known")
 
     async def entry(self, key: Key) -> Entry | None:
         return await self.store.get(key)
@@ -34,6 +40,9 @@ class FakeControl:
         if self.late:
             raise TimeoutError(f"revision {revision} is not live")
         return revision
+
+    async def named(self, revision: int) -> None:
+        self.log.append(f"named {revision}")
 
     async def commit_quietly(self, writes: Sequence[Write]) -> int:
         return await self._store(writes)

@@ -47,6 +47,9 @@ class Records:
 
         def writes(entry: Entry | None) -> list[Write]:
             nonlocal stored
+            if not self._control.owns_pods:
+                stored = replace(attachment, pod_declared=True)
+                return [Put(attachment.meta.key("Attachment"), documents.attachment_document(stored))]
             others = self._others(attachment)
             # A Pod that is there without any attachment was declared by somebody.
             declared = others[0].pod_declared if others else entry is not None
@@ -75,10 +78,11 @@ class Records:
 
         def writes(entry: Entry | None) -> list[Write]:
             key = attachment.meta.key("Attachment")
-            return [Delete(key), *documents.release_pod(entry, attachment, self._others(attachment))]
+            pods = documents.release_pod(entry, attachment, self._others(attachment)) if self._control.owns_pods else ()
+            return [Delete(key), *pods]
 
         try:
-            await self._commit(attachment, writes)
+            await self._control.named(await self._commit(attachment, writes))
         except TimeoutError as fault:
             self._log.warning("attachment %s is deleted, but rules and names are late: %s", attachment.meta.name, fault)
         except FairwayError as fault:
@@ -99,6 +103,10 @@ class Records:
     async def _commit(self, attachment: Attachment, writes: Callable[[Entry | None], list[Write]]) -> int:
         """Commit what `writes` makes of the Pod as it is now; again if the Pod changes meanwhile."""
         key = documents.pod_key(attachment)
+        if self._control.world().get(key) is None:
+            # The usual case of an ADD: nothing to read. If the world is behind the store, the commit says so.
+            with suppress(ConflictError):
+                return await self._control.commit(writes(None))
         for _ in range(COMMIT_TRIES - 1):
             with suppress(ConflictError):
                 return await self._control.commit(writes(await self._control.entry(key)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from fairway_cni.plan import NodeFacts
 from fairway_core.errors import KernelError
 from fairway_core.model import Attachment, HostPort
 from fairway_kernel.link.objects import Bridge, LinkManager
+
+MTU_SECONDS = 1.0
+"""How long the MTU of the default route's device is taken to be the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Wires:
         self._links = kernel.links
         self._facts = facts
         self._bridges: set[Bridge] = set()
+        self._mtu = (-MTU_SECONDS, 0)
         self._bridge_lock = threading.Lock()
 
     def inspect(self, netns: str, mtu: int) -> Target:
@@ -55,7 +60,19 @@ class Wires:
             raise CniError(faults.ENVIRONMENT, f"CNI_NETNS: {netns} is no network namespace", str(fault)) from fault
         if netns_id == self._facts.host_netns:
             raise CniError(faults.HOST_NAMESPACE, f"CNI_NETNS: {netns} is the node's own network namespace")
-        return Target(netns_id, mtu or self._facts.mtu or self._links.default_mtu())
+        return Target(netns_id, mtu or self.known_mtu or self._default_mtu())
+
+    @property
+    def known_mtu(self) -> int:
+        """The MTU of interfaces that ask for none, if it can be told without looking; else 0."""
+        at, mtu = self._mtu
+        return self._facts.mtu or (mtu if time.monotonic() <= at + MTU_SECONDS else 0)
+
+    def _default_mtu(self) -> int:
+        """Looking it up costs time in the number of links, and it hardly ever changes."""
+        mtu = self._links.default_mtu()
+        self._mtu = (time.monotonic(), mtu)
+        return mtu
 
     def alive(self, attachment: Attachment) -> bool:
         """Whether the container still has the interface that was made for it."""
@@ -93,6 +110,17 @@ class Wires:
         self._bridges.clear()
         self._prepare(attachment)
         self._links.ensure_node_side(plan.veth_of(attachment))
+
+    def unplug(self, attachment: Attachment) -> bool:
+        """Cut the container off so that only `detach` of a dead link remains to be done; whether that worked."""
+        if attachment.mode == CHAINED or attachment.boot_id != self._facts.boot_id:
+            return False
+        try:
+            if self._kernel.identify(attachment.netns) != attachment.netns_id:
+                return False
+        except KernelError:
+            return False
+        return self._links.unplug(attachment.host_ifname, attachment.ips, attachment.netns, attachment.ifname)
 
     def detach(self, attachment: Attachment) -> None:
         """Remove the link with its routes and neighbours. Raises KernelError."""

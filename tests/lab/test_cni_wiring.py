@@ -217,6 +217,7 @@ async def test_del_frees_the_namespace_for_an_immediate_add(lab: Lab, mode: str)
     assert second.ips != first.ips
     await lab.attacher.check(lab.request("CHECK", "a", path))
     await lab.delete("a")
+    await lab.attacher.settle()
     state = lab.links.read()
     assert not (state.veths or state.routes or state.neighbours)
 
@@ -274,6 +275,7 @@ async def test_many_at_once(lab: Lab) -> None:
         send(path, last.ips[1], 5000)
         assert heard(listener, 2) == b"hello"
     await asyncio.gather(*(lab.delete(f"c{number}") for number in range(16)))
+    await lab.attacher.settle()
     assert not lab.links.read().veths
 
 

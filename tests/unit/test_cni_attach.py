@@ -73,6 +73,8 @@ class Node:
     async def call(self, command: str, conf: dict[str, Any] | None = None, **env: str) -> Any:
         """The document of a success; CniError as the runtime sees it otherwise."""
         answer = await self.handler.handle(call_body(command, conf, **env))
+        if command == "DEL":
+            await self.attacher.settle()
         document = json.loads(answer.body) if answer.body else None
         if answer.exit_code:
             raise CniError(document["code"], document["msg"], document.get("details", ""))
@@ -349,6 +351,7 @@ async def test_a_pod_written_meanwhile_is_read_again(node: Node) -> None:
         return entry
 
     node.control.entry = racing  # type: ignore[method-assign]
+    await node.control.store.commit([Put(Key("Pod", "shop", "web-1"), {"metadata": {"name": "web-1", "namespace": "shop"}})])
     await node.call("ADD", CNI_ARGS=POD)
     pod = node.control.world().pod("shop", "web-1")
     assert pod is not None
@@ -494,6 +497,7 @@ async def test_a_spooled_deletion_is_replayed_once(node: Node) -> None:
     (node.spool / "broken.del").write_bytes(b"junk")
     node.start()
     assert await node.recoverer.replay() == 1
+    await node.attacher.settle()
     assert clean(node)
     assert not path.exists()
     assert (node.spool / "broken.bad").exists()

@@ -138,6 +138,19 @@ class FakeLinks:
             gone = redirector_name(host_ifname)
             self._state.shapes = {place: rate for place, rate in self._state.shapes.items() if place[0] != gone}
 
+    def unplug(self, host_ifname: str, ips: Sequence[str], netns: str, ifname: str) -> bool:
+        """See LinkManager."""
+        with self._lock:
+            self.calls.append(("unplug", host_ifname))
+            pair = self._state.pairs.get(host_ifname)
+            if pair is None or (pair.veth.netns, pair.veth.ifname) != (netns, ifname) or netns not in self._state.namespaces:
+                return False
+            for address in ips:
+                device = self._state.routes.pop(address, None)
+                self._state.neighbours.pop((address, device or ""), None)
+            pair.veth, pair.up = replace(pair.veth, ifname=f"fwx{host_ifname[3:]}"), False
+            return True
+
     def inside(self, netns: str, ifname: str) -> InsideState:
         """See LinkManager."""
         with self._lock:

@@ -12,12 +12,12 @@ from contextlib import suppress
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
-from fairway_kernel.link import node, shaping, survey, wiring
+from fairway_kernel.link import decode, node, shaping, survey, wiring
 from fairway_kernel.link.device import Devices
 from fairway_kernel.link.objects import ROUTE_PROTOCOL, VETH_GROUP, Bridge, InsideState, NodeLinks, Veth
 from fairway_kernel.link.reaper import Reaper
-from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neighbour, host_bits, set_link
-from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool
+from fairway_kernel.link.rtnl import IFLA_IFNAME, delete_host_route, delete_link, delete_neighbour, get_link, host_bits, set_link
+from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool, attr_text
 from fairway_kernel.sysctl import Sysctls, ensure_here, write_here
 
 
@@ -79,6 +79,23 @@ class KernelLinks:
         with self._pool.lend() as channel:
             self._forget(channel, ips)
         self._reaper.delete(host_ifname, shaping.redirector_name(host_ifname))
+
+    def unplug(self, host_ifname: str, ips: Sequence[str], netns: str, ifname: str) -> bool:
+        """See LinkManager."""
+        try:
+            index = self._devices.need(host_ifname)
+            fd = self._open_namespace(netns)
+        except KernelError:
+            return False
+        try:
+            with self._pool.lend() as channel:
+                self._forget(channel, ips)
+                channel.transact([set_link(index, f"bring down {host_ifname}", up=False)])
+            return namespaces.run_in_fd(fd, lambda: _put_away(ifname, index, f"fwx{host_ifname[3:]}"))
+        except KernelError:
+            return False
+        finally:
+            os.close(fd)
 
     def inside(self, netns: str, ifname: str) -> InsideState:
         """See LinkManager."""
@@ -198,3 +215,17 @@ def _set_inside(veth: Veth) -> None:
     for name, value in veth.sysctls:
         if not write_here(name, value):
             raise KernelError(errno.ENOENT, f"set {name} inside", "this kernel has no such setting")
+
+
+def _put_away(ifname: str, peer: int, name: str) -> bool:
+    """Runs inside the container: free the name `ifname`, if it is the other end of the node's device `peer`."""
+    channel = NetlinkSocket()
+    try:
+        found = next(decode.links(channel.query(get_link(ifname))))
+        if found.peer != peer:
+            return False
+        rename = set_link(found.index, f"rename {ifname} inside", attr_text(IFLA_IFNAME, name))
+        channel.transact([set_link(found.index, f"bring down {ifname} inside", up=False), rename])
+        return True
+    finally:
+        channel.close()

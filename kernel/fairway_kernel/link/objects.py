@@ -143,6 +143,11 @@ class LinkManager(Protocol):
         """Remove the veth, its routes, neighbours and rate limits; missing ones are no error. Returns when the peer is gone from
         the container, so that an immediate `attach` of the same name succeeds. Concurrent calls are coalesced."""
 
+    def unplug(self, host_ifname: str, ips: Sequence[str], netns: str, ifname: str) -> bool:
+        """Cut a container off at once, before `detach`, which takes ten times as long: routes and neighbours gone, both ends
+        down, the container's end under another name, so that an `attach` of the same name succeeds. False if that cannot be
+        done (link or namespace are gone, or not what they were); nothing but `detach` helps then. Never raises."""
+
     def inside(self, netns: str, ifname: str) -> InsideState:
         """Look into the container. Raises KernelError(ENOENT) if the namespace is gone."""
 
