@@ -14,6 +14,7 @@ from fairway_agent.api.cni import CniRoutes
 from fairway_agent.api.insight import HealthRoutes, InsightRoutes
 from fairway_agent.api.objects import ObjectRoutes
 from fairway_agent.api.server import application, serve_tcp, serve_unix
+from fairway_agent.cluster import learn
 from fairway_agent.config import Config
 from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
@@ -52,7 +53,7 @@ from fairway_kernel.sysctl import Sysctls
 from fairway_policy.compiler import PolicyCompiler
 from fairway_proxy.compile import ServiceCompiler
 from fairway_store.api import Store
-from fairway_store.open import open_store
+from fairway_store.open import ClusterOptions, open_store
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -73,8 +74,10 @@ class Agent:
         """Serve until cancelled; `on_ready` is called once the first state is live and the sockets listen."""
         async with AsyncExitStack() as stack:
             self._make_directories()
-            store = await open_store(self._config.store.kind, self._config.paths.database)
+            store = await self._open_store()
             stack.push_async_callback(store.close)
+            if self._clustered:
+                self._config = await learn(self._config, store, self._log.getChild("cluster"))
             links = KernelLinks()
             stack.callback(links.close)
             conntrack = Conntrack()
@@ -87,7 +90,7 @@ class Agent:
             stack.push_async_callback(feed.close)
             names = self._names(feed)
             reconciler.subscribe(names)
-            objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs)
+            objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs, read_only=self._clustered)
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
                 group.create_task(names.run())
@@ -111,6 +114,23 @@ class Agent:
                 await self._serve(stack, reconciler, objects, CniHandler(attacher, self._log.getChild("cni")))
                 on_ready()
 
+    @property
+    def _clustered(self) -> bool:
+        return self._config.store.kind == "kubernetes"
+
+    async def _open_store(self) -> Store:
+        given = self._config.store
+
+        def report(kind: str, fault: str) -> None:
+            if fault:
+                self._problems.report(f"store:{kind}", fault, blocking=False)
+            else:
+                self._problems.clear(f"store:{kind}")
+
+        log = self._log.getChild("store")
+        options = ClusterOptions(report, log, given.kubeconfig, given.context, tuple(given.servers))
+        return await open_store(given.kind, self._config.paths.database, options)
+
     def _make_directories(self) -> None:
         paths = self._config.paths
         for directory in (paths.state, paths.run, paths.spool):
@@ -130,7 +150,9 @@ class Agent:
         )
         counters = CounterReader(dataplane.chains)
         self._metrics.registry.register(RuleCollector(counters.read))
-        return Reconciler(store, dataplane, self._live, self._problems, self._metrics, self._clock, log)
+        return Reconciler(
+            store, dataplane, self._live, self._problems, self._metrics, self._clock, log, clustered=self._clustered
+        )
 
     def _node(self, links: KernelLinks) -> Node:
         config = self._config
@@ -168,7 +190,7 @@ class Agent:
     ) -> tuple[Attacher, Recoverer]:
         config = self._config
         log = self._log.getChild("cni")
-        control = AgentControl(store, reconciler, self._live, self._not_ready, log)
+        control = AgentControl(store, reconciler, self._live, self._not_ready, log, owns_pods=not self._clustered)
         pool = AddressPool(config.node.podCIDRs)
         pool.adopt((ip, item.meta.name) for item in reconciler.world.attachments() for ip in item.ips)
         self._metrics.registry.register(AddressCollector(pool.counts))

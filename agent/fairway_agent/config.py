@@ -83,9 +83,12 @@ class DnsSection(_Section):
 
 
 class StoreSection(_Section):
-    """Where objects are kept."""
+    """Where objects are kept. The other fields belong to kind kubernetes; no kubeconfig: the pod's service account."""
 
-    kind: Literal["sqlite", "memory"] = "sqlite"
+    kind: Literal["sqlite", "memory", "kubernetes"] = "sqlite"
+    kubeconfig: str = ""
+    context: str = ""
+    servers: list[str] = []
 
 
 class MetricsSection(_Section):

@@ -36,10 +36,12 @@ class Result:
 class Objects:
     """Promise: apply and delete change everything or nothing, and never overwrite a change they did not see."""
 
-    def __init__(self, store: Store, reconciler: Reconciler, service_cidrs: Sequence[str]) -> None:
+    def __init__(self, store: Store, reconciler: Reconciler, service_cidrs: Sequence[str], read_only: bool = False) -> None:
+        """`read_only`: objects are the API server's, and nothing is applied or deleted here."""
         self._store = store
         self._reconciler = reconciler
         self._cidrs = tuple(service_cidrs)
+        self._read_only = read_only
         self._followers: set[asyncio.Queue[tuple[World, frozenset[Key]] | None]] = set()
         self._applying = asyncio.Lock()
         reconciler.subscribe(self)
@@ -114,6 +116,7 @@ class Objects:
 
     async def apply(self, documents: Sequence[Document], dry_run: bool) -> tuple[int, list[Result]]:
         """Create or replace all of `documents`. Raises UserError, ConflictError; then nothing has changed."""
+        self._refuse_read_only()
         for document in documents:
             check_document(document)
         documents = [with_namespace(document) for document in documents]
@@ -158,6 +161,7 @@ class Objects:
 
     async def delete(self, keys: Sequence[Key]) -> tuple[int, list[Result]]:
         """Remove all of `keys`; a missing one is reported, not an error. Raises ConflictError for an attached pod."""
+        self._refuse_read_only()
         results: list[Result] = []
         for key in keys:
             self._refuse_attached(key)
@@ -166,6 +170,10 @@ class Objects:
         writes = [Delete(result.key, ANY) for result in results if result.action == "deleted"]
         revision = await self._store.commit(writes) if writes else self._reconciler.world.revision
         return revision, results
+
+    def _refuse_read_only(self) -> None:
+        if self._read_only:
+            raise UserError("this node follows a Kubernetes API server: objects are written there (kubectl), not through Fairway")
 
     def _refuse_attached(self, key: Key) -> None:
         if key.kind == "Attachment":

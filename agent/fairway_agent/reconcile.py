@@ -58,9 +58,10 @@ class Reconciler:
         metrics: Metrics,
         clock: Clock,
         log: logging.Logger,
-        derive_endpoints: bool = True,
+        clustered: bool = False,
     ) -> None:
-        self.world = World(derive_endpoints=derive_endpoints)
+        """`clustered`: Pods and EndpointSlices are written by a cluster's controllers, not by this node."""
+        self.world = World(derive_endpoints=not clustered, address_pods=clustered)
         self._store = store
         self._dataplane = dataplane
         self._live = live
