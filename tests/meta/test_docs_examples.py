@@ -148,7 +148,8 @@ def test_every_configuration_key_is_explained_with_its_default() -> None:
 
 
 @pytest.mark.needs_root
-def test_getting_started_is_run_as_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["README.md", "docs/getting-started.md"])
+def test_first_steps_are_run_as_written(tmp_path: Path, file: str) -> None:
     """Every command of the console blocks, in order; the output shown must be part of the real one."""
     name = f"doc{os.getpid()}"
     own = tmp_path / "lab.yaml"
@@ -159,7 +160,7 @@ def test_getting_started_is_run_as_written(tmp_path: Path) -> None:
         "FAIRWAY_LAB_DIR": str(tmp_path),
     }
     try:
-        for block in blocks("console", files=[ROOT / "docs" / "getting-started.md"]):
+        for block in blocks("console", files=[ROOT / file]):
             assert block.info == "console run"
             for line, output in steps(block.text):
                 _run(_moved(line, name, own, tmp_path), output, environment, name)
