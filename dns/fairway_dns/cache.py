@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairway_core.clock import Clock
 from fairway_dns.response import Response, aged, stale
@@ -16,8 +17,7 @@ OVERHEAD = 400
 """Octets an entry takes besides its body, roughly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What an answer depends on: name (a key), type, whether DNSSEC records were wanted, whether checking was disabled (RFC
     4035, 3.2).
     """
@@ -31,7 +31,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class CacheLimits:
     """Sizes, and bounds of lifetimes in seconds. `stale_for`: how long an expired positive answer may stand in for a dead
-    upstream, and `stale_ttl` the TTL it then gets (RFC 8767: 30 s).
+    upstream, `stale_ttl` the TTL it then gets (RFC 8767: 30 s), and `recheck` when the upstream is tried again (at most 30 s).
     """
 
     entries: int = 20_000
@@ -41,18 +41,18 @@ class CacheLimits:
     failure: int = 1
     stale_for: int = 86_400
     stale_ttl: int = 30
+    recheck: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     response: Response
     stored: float
     expires: float
     size: int
+    limit: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A fresh answer as of now, the monotonic time at which its TTLs must be counted down again, and where it comes from: the
     response as it was `stored`, which `expires`.
     """
@@ -105,7 +105,7 @@ class Cache:
         self._drop(asked)
         now = self._clock.monotonic()
         size = len(response.tail.body) + len(asked.name) + OVERHEAD
-        self._entries[asked] = _Entry(response, now, now + lifetime, size)
+        self._entries[asked] = _Entry(response, now, now + lifetime, size, now + lifetime + self._limits.stale_for)
         self._octets += size
         while self._octets > self._limits.octets or len(self._entries) > self._limits.entries:
             self._drop(next(iter(self._entries)))
@@ -114,10 +114,22 @@ class Cache:
         """An expired answer for when nothing better can be had; only one with records: a denial must not outlive its time."""
         entry = self._entries.get(asked)
         now = self._clock.monotonic()
-        if entry is None or now >= entry.expires + self._limits.stale_for:
+        if entry is None or now >= entry.limit:
             return None
         usable = entry.response.tail.rcode == NOERROR and entry.response.tail.answers
         return stale(entry.response, self._limits.stale_ttl) if usable else None
+
+    def hold_stale(self, asked: Asked) -> None:
+        """The upstreams just failed: let the expired answer be fresh again until they are worth another try, so that not every
+        client waits for them (RFC 8767, 5: failure recheck timer).
+        """
+        entry = self._entries.get(asked)
+        old = self.get_stale(asked)
+        if entry is None or old is None:
+            return
+        now = self._clock.monotonic()
+        held = entry.response._replace(tail=old)
+        self._entries[asked] = entry._replace(response=held, stored=now, expires=now + self._limits.recheck)
 
     def _lifetime(self, response: Response) -> int:
         tail = response.tail

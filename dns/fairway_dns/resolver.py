@@ -141,6 +141,7 @@ class Resolver:
 
         def give_old() -> None:
             self._counters.add("stale")
+            self._cache.hold_stale(asked)
             give(self._join(query, elsewhere, old))
 
         def arrived(response: Response) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dnslib import CNAME as DnslibCname
 from dnslib import RR, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
@@ -22,8 +21,7 @@ _COUNTS = struct.Struct("!HHHHHH")
 _TTL = struct.Struct("!I")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An upstream's reply to one question. `ttl_at` are offsets of TTL fields in `tail.body`; `ttl` is how long the whole may
     be kept, in seconds (0: not at all).
     """
@@ -61,7 +59,7 @@ def parse_response(data: bytes) -> Response:
     end = spans[-1].end if spans else start
     additional_at = (spans[front - 1].end if front else start) - start
     tail = Tail(flags & 0xF | extended << 4, False, counts[0], counts[1], len(extra), data[start:end], additional_at)
-    ttl = _lifetime(data, tail, spans[: counts[0]], spans[counts[0] : front])
+    ttl = _lifetime(data, start, tail.rcode, spans[: counts[0]], spans[counts[0] : front])
     return Response(tail, ttl, tuple(span.ttl_at - start for span in spans))
 
 
@@ -72,23 +70,19 @@ def _without_opt(spans: Sequence[Span]) -> tuple[list[Span], int]:
     return list(spans), 0
 
 
-def _lifetime(data: bytes, tail: Tail, answers: Sequence[Span], authority: Sequence[Span]) -> int:
+def _lifetime(data: bytes, start: int, rcode: int, answers: Sequence[Span], authority: Sequence[Span]) -> int:
     """Seconds the reply may be kept: the smallest TTL of its answers; for a denial what its SOA says; a denial without SOA is
     not kept (RFC 2308, 5).
     """
+    qtype = int.from_bytes(data[start - 4 : start - 2], "big")
     soa = next((span for span in authority if span.rtype == SOA and span.end - span.data_at >= 22), None)
     ttls = [_sane(span.ttl) for span in answers]
-    if tail.rcode == 0 and any(span.rtype == _asked(data) for span in answers):
+    if rcode == 0 and any(span.rtype == qtype for span in answers):
         return min(ttls)
-    if soa is None or tail.rcode not in (0, 3):
+    if soa is None or rcode not in (0, 3):
         return 0
     minimum = _sane(_TTL.unpack_from(data, soa.end - 4)[0])
     return min([_sane(soa.ttl), minimum, *ttls])
-
-
-def _asked(data: bytes) -> int:
-    end = read_name(data, HEADER)
-    return int.from_bytes(data[end : end + 2], "big")
 
 
 def _sane(ttl: int) -> int:
@@ -103,7 +97,7 @@ def aged(response: Response, seconds: int) -> Tail:
     body = bytearray(response.tail.body)
     for offset in response.ttl_at:
         _TTL.pack_into(body, offset, max(0, _TTL.unpack_from(body, offset)[0] - seconds))
-    return replace(response.tail, body=bytes(body))
+    return response.tail._replace(body=bytes(body))
 
 
 def stale(response: Response, ttl: int) -> Tail:
@@ -111,7 +105,7 @@ def stale(response: Response, ttl: int) -> Tail:
     body = bytearray(response.tail.body)
     for offset in response.ttl_at:
         _TTL.pack_into(body, offset, ttl)
-    return replace(response.tail, body=bytes(body))
+    return response.tail._replace(body=bytes(body))
 
 
 def join_chain(name: bytes, qtype: int, chain: Sequence[tuple[bytes, int, str]], ttl: int, end: Tail) -> Tail:

@@ -24,8 +24,8 @@ MAX_DRAIN = 1000
 @dataclass(frozen=True, slots=True)
 class UdpLimits:
     """`batches` are read in one go before others on the loop get their turn. Of queries without a prepared reply `slice` are
-    worked on between two reads and `waiting` may wait, then the newest are dropped. `pending` may wait for upstreams, `per_client`
-    for one address.
+    worked on between two reads and `waiting` may wait, then the newest are dropped. `pending` may wait for upstreams,
+    `per_client` for one address.
     """
 
     batches: int = 8

@@ -123,7 +123,8 @@ class _Channel:
                 self._fail(error)
                 return
             self._deliver(data)
-            if self._socket.fileno() < 0:
+            if not self._waiting:
+                # Closed, perhaps; in any case there is nothing to read but guesses, and the loop comes back for those.
                 return
 
     def _deliver(self, data: bytes) -> None:

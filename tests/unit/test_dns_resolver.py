@@ -68,3 +68,22 @@ def test_replies_sent_to_us_are_counted_and_dropped() -> None:
     bench = Bench()
     assert bench.resolver.handle(b"\0\1\x80\0" + bytes(8), False) is None
     assert bench.counters.values == {"dropped:": 1}
+
+
+async def test_upstreams_that_failed_are_not_waited_for_again_at_once() -> None:
+    bench = Bench()
+    made = dns.message.make_response(dns.message.make_query("www.example.com", "A"))
+    made.answer.append(dns.rrset.from_text("www.example.com.", 60, "IN", "A", "192.0.2.1"))
+    bench.cache.put(Asked(to_key("www.example.com"), 1), parse_response(made.to_wire()))
+    bench.clock.advance(100)
+    assert (await bench.ask("www.example.com")).answer[0].ttl == 30
+    bench.clock.advance(9)
+    assert (await bench.ask("www.example.com")).answer[0].ttl == 21
+    assert bench.counters.values["forwarded:"] == 1
+    bench.clock.advance(2)
+    assert (await bench.ask("www.example.com")).answer[0].ttl == 30
+    assert bench.counters.values["forwarded:"] == 2
+    for _ in range(9000):
+        bench.clock.advance(10)
+        await bench.ask("www.example.com")
+    assert (await bench.ask("www.example.com")).rcode() == dns.rcode.SERVFAIL
