@@ -164,11 +164,27 @@ def load_config(path: Path) -> Config:
     if len(documents) > 1:
         raise UserError("one configuration is expected, but there are several documents", documents[1].place(()))
     try:
-        return Config.model_validate(documents[0].value)
+        config = Config.model_validate(documents[0].value)
     except ValidationError as error:
         first: Any = error.errors()[0]
         unknown = first["type"] == "extra_forbidden"
         raise UserError(_message(first), documents[0].place(tuple(first["loc"]), at_key=unknown)) from error
+    overlap = _overlap(config)
+    if overlap is not None:
+        raise UserError(overlap[1], documents[0].place(overlap[0]))
+    return config
+
+
+def _overlap(config: Config) -> tuple[tuple[str | int, ...], str] | None:
+    """The first range that overlaps an earlier one, as path and message: an address must belong to one thing only."""
+    given = [(("node", "podCIDRs", i), text) for i, text in enumerate(config.node.podCIDRs)]
+    given += [(("cluster", "serviceCIDRs", i), text) for i, text in enumerate(config.cluster.serviceCIDRs)]
+    for place, (path, text) in enumerate(given):
+        network = ip_network(text)
+        for _, other in given[:place]:
+            if network.version == ip_network(other).version and network.overlaps(ip_network(other)):
+                return path, f"{text} overlaps {other}"
+    return None
 
 
 def _message(error: Any) -> str:

@@ -150,7 +150,9 @@ def _netns(topology: Topology, *parts: str) -> str:
 
 
 def _check_paths(plan: LabPlan) -> None:
-    for path in (*(node.socket for node in plan.nodes), *(station.control for station in plan.stations)):
+    # A station's socket is bound under its name with ".new" and then renamed.
+    drafts = (Path(f"{station.control}.new") for station in plan.stations)
+    for path in (*(node.socket for node in plan.nodes), *drafts):
         if len(bytes(path)) > SOCKET_PATH_LIMIT:
             raise UserError(f"{path}: too long for a unix socket ({SOCKET_PATH_LIMIT} bytes); use a shorter directory")
 

@@ -80,15 +80,10 @@ def test_rules_come_back_whatever_is_done_to_them(lab: LabFactory, matrix: Matri
             ("sh", "-ec", "for map in svc4 policy_destination4 policy_destination6; do nft list map inet fairway $map; done"),
             address6,
         ),
-        "rules of a chain": (
-            "flush chain inet fairway policy_forward",
-            ("nft", "list", "chain", "inet", "fairway", "policy_forward"),
+        "rules of one chain and a rule put into another": (
+            "flush chain inet fairway policy_forward; insert rule inet fairway policy_invalid accept comment intruder",
+            ("sh", "-c", "nft list table inet fairway | grep -c intruder || nft list chain inet fairway policy_forward"),
             "jump",
-        ),
-        "own rule amid ours": (
-            "insert rule inet fairway policy_forward accept comment intruder",
-            ("sh", "-c", "nft list chain inet fairway policy_forward | grep -c intruder || echo gone"),
-            "gone",
         ),
         "table of the bridge": (
             "delete table bridge fairway",
@@ -120,11 +115,13 @@ def test_a_flushed_ruleset_comes_back(lab: LabFactory, matrix: MatrixFactory, mo
 
 def test_links_routes_and_addresses_come_back(lab: LabFactory, matrix: MatrixFactory) -> None:
     one = shop(lab)
+    # The way to IPv6 virtual IPs goes by the first bridge and follows it by a moment.
+    eventually(lambda: holds(one, "fd00:10:96::/112", "ip", "-6", "route", "show", "proto", "157"), "the node is complete")
     routes = {family: on_node(one, "ip", f"-{family}", "route", "show", "proto", "157") for family in "46"}
     neighbours = on_node(one, "ip", "neigh", "show", "nud", "permanent")
     address, address6 = one.addresses("web-1")
     damages = (
-        f"ip addr del 169.254.20.10/32 dev lo; ip route del {address}/32; ip -6 route del {address6}/128",
+        f"ip addr del 169.254.20.10/32 dev lo; ip route del {address}/32; ip -6 route del {address6}/128;"
         "ip neigh flush nud permanent",
         "ip link set fw-fairway down",
         "ip link del fw-fairway",

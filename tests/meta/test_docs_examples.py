@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -149,8 +150,14 @@ def test_every_configuration_key_is_explained_with_its_default() -> None:
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize("file", ["README.md", "docs/getting-started.md"])
-def test_first_steps_are_run_as_written(tmp_path: Path, file: str) -> None:
+def test_first_steps_are_run_as_written(file: str) -> None:
     """Every command of the console blocks, in order; the output shown must be part of the real one."""
+    # pytest's own directories are too deep for the path of a unix socket.
+    with TemporaryDirectory(prefix="fwdoc") as directory:
+        _walk(file, Path(directory))
+
+
+def _walk(file: str, tmp_path: Path) -> None:
     name = f"doc{os.getpid()}"
     own = tmp_path / "lab.yaml"
     own.write_text((ROOT / "docs/examples/shop-lab.yaml").read_text().replace("name: shop\n", f"name: {name}\n", 1))
