@@ -79,6 +79,13 @@ def test_the_documented_configuration_is_the_installed_one_and_every_key_is_unde
     assert wanted.ips == ("10.244.0.77",)
     assert wanted.labels == {"app": "web"}
     assert wanted.aliases == ("db",)
+    assert [(port.host_port, port.host_ip) for port in wanted.host_ports] == [(8080, ""), (53, "192.0.2.1")]
+    assert (wanted.bandwidth.ingress_rate, wanted.ranges[0].high - wanted.ranges[0].low) == (50_000_000, 9)
+    assert (wanted.routes, wanted.masquerade, len(wanted.sysctls)) == (("198.51.100.0/24",), True, 2)
+    only = {key: value for key, value in plugin.items() if key != "runtimeConfig"}
+    fallback = parse(body.partition(b"\0\0")[0] + b"\0\0" + json.dumps(only).encode()).config.wanted
+    assert fallback is not None
+    assert (fallback.bandwidth.egress_rate, [str(spec.holes[0][0] - spec.low) for spec in fallback.ranges]) == (10**8, ["36"])
     described = set(re.findall(r"^\| `([a-zA-Z.]+)`", README.read_text(), re.MULTILINE))
     used = {*blocks[0]["plugins"][0], *(key for key in blocks[1] if key not in ("args", "runtimeConfig"))}
     assert used <= described
