@@ -21,7 +21,7 @@ from fairway_netlab.control import _UnixConnection
 from fairway_netlab.lab import Lab
 from fairway_netlab.session import LabSession
 
-SLOW = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Lone surrogates and NUL are text to JSON, and trouble to everything behind it.
 ODD = ["\ud800", "\0", "a\0b", "..", "%00", "ä", "x" * 300, "10.0.0.1", "shop/a"]
