@@ -19,6 +19,7 @@ from fairway_dns.wire import (
     HINFO,
     IN,
     IXFR,
+    NOERROR,
     NOTIMP,
     NS,
     NXDOMAIN,
@@ -114,6 +115,10 @@ def _look_up(
 ) -> Tail | Elsewhere:
     if node is not None and (query.qtype in node.sets or CNAME in node.sets):
         return _positive(zone, authorities, query, node, turn)
+    if authority is None and node is not None and node.sets and query.qtype in (A, AAAA):
+        # A name that is only given one family here must not be asked for elsewhere, where it does not exist: a client that
+        # hears NXDOMAIN for one type gives up the other (RFC 4074, 3).
+        return Tail(NOERROR, True)
     if authority is None:
         return Elsewhere(query.name)
     if query.name == authority.origin and query.qtype in (SOA, NS) and not authority.everywhere:

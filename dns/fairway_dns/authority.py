@@ -37,22 +37,24 @@ class Authority:
 
 
 class Authorities:
-    """Apexes by key. The longest apex that a name ends in decides; none: the name is forwarded."""
+    """Apexes by key. The longest apex that a name ends in decides; none, or one of `stubs`: the name is forwarded."""
 
-    def __init__(self, items: Iterable[Authority]) -> None:
-        self._by_origin = {item.origin: item for item in items}
+    def __init__(self, items: Iterable[Authority], stubs: Iterable[bytes] = ()) -> None:
+        self._by_origin: dict[bytes, Authority | None] = {item.origin: item for item in items}
+        for origin in stubs:
+            self._by_origin[origin] = None
 
     def of(self, name: bytes) -> Authority | None:
         """The authority for a key."""
         for _pos, suffix in suffixes(name):
-            found = self._by_origin.get(suffix)
-            if found is not None:
-                return found
+            if suffix in self._by_origin:
+                return self._by_origin[suffix]
         return None
 
 
-def standard_authorities(domain: str, private: Iterable[str] = ()) -> Authorities:
-    """The service zone, the reverse zones of `private` (CIDRs of services and pods), and the special names.
+def standard_authorities(domain: str, private: Iterable[str] = (), stubs: Iterable[bytes] = ()) -> Authorities:
+    """The service zone, the reverse zones of `private` (CIDRs of services and pods), and the special names. `stubs` are apexes
+    (keys) that others answer for.
 
     Raises ValueError for a bad domain or CIDR.
     """
@@ -61,7 +63,7 @@ def standard_authorities(domain: str, private: Iterable[str] = ()) -> Authoritie
     special.append(_fixed("localhost", {A: "127.0.0.1", AAAA: "::1"}))
     special += [_fixed(reverse_name(address), {PTR: "localhost"}) for address in ("127.0.0.1", "::1")]
     own = [_synced(zone, domain) for cidr in private for zone in reverse_zones(cidr)]
-    return Authorities((*special, *own, _synced(domain, domain)))
+    return Authorities((*special, *own, _synced(domain, domain)), stubs)
 
 
 def _synced(zone: str, domain: str) -> Authority:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.errors import UserError
+from fairway_dns.names import to_key
 
 PORT = 53
 
@@ -25,7 +26,7 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """The settings of one worker process. `private` are the CIDRs of services and pods, whose reverse names are never
-    forwarded.
+    forwarded; `hosts` fixed names with their addresses; `stubs` zones with servers of their own.
     """
 
     feed: str
@@ -35,6 +36,8 @@ class WorkerConfig:
     state: str = ""
     domain: str = "cluster.local"
     private: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    stubs: tuple[tuple[str, tuple[Address, ...]], ...] = ()
 
     def argv(self, python: str) -> tuple[str, ...]:
         """The command line of such a worker: equal settings give equal lines, so that a running worker can be recognised by
@@ -43,8 +46,10 @@ class WorkerConfig:
         listen = (word for address in self.listen for word in ("--listen", address))
         upstream = (word for address in self.upstreams for word in ("--upstream", str(address)))
         ranges = (word for cidr in self.private for word in ("--private", cidr))
+        hosts = (word for name, ips in self.hosts for word in ("--host", f"{name}={','.join(ips)}"))
+        stubs = (word for zone, servers in self.stubs for word in ("--stub", f"{zone}={','.join(map(str, servers))}"))
         head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
-        return (*head, *upstream, *ranges, "--state", self.state, "--domain", self.domain)
+        return (*head, *upstream, *ranges, *hosts, *stubs, "--state", self.state, "--domain", self.domain)
 
 
 def parse_address(text: str) -> Address:
@@ -62,6 +67,33 @@ def parse_address(text: str) -> Address:
     except ValueError as error:
         raise UserError(f"not an address of a DNS server: {text!r} ({error})") from error
     return Address(host, int(port))
+
+
+def parse_host(text: str) -> tuple[str, tuple[str, ...]]:
+    """NAME=ADDRESS[,ADDRESS …]. Raises UserError."""
+    name, values = _assignment(text)
+    try:
+        return name, tuple(str(ip_address(value)) for value in values)
+    except ValueError as error:
+        raise UserError(f"not a name with addresses: {text!r} ({error})") from error
+
+
+def parse_stub(text: str) -> tuple[str, tuple[Address, ...]]:
+    """ZONE=ADDRESS[:PORT][,…]. Raises UserError."""
+    zone, values = _assignment(text)
+    return zone, tuple(map(parse_address, values))
+
+
+def _assignment(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    name = name.rstrip(".").lower()
+    try:
+        to_key(name)
+    except ValueError as error:
+        raise UserError(f"not a DNS name: {name!r} ({error})") from error
+    if not equals or not name or not values:
+        raise UserError(f"expected NAME=ADDRESS[,ADDRESS …], not {text!r}")
+    return name, values.split(",")
 
 
 def parse_resolv_conf(text: str) -> tuple[Address, ...]:

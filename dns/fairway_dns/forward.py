@@ -8,13 +8,14 @@ ends with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fairway_core.clock import Clock
 from fairway_dns.cache import Asked
 from fairway_dns.config import Address
+from fairway_dns.names import suffixes
 from fairway_dns.response import Response
 from fairway_dns.upstream import Attempt, Unusable, Upstream
 from fairway_dns.wire import SERVFAIL, Tail
@@ -195,6 +196,31 @@ class Forwarder:
             # What is not asked cannot show that it has become faster, so its past fades.
             self._health[server.address].time *= 0.98
         return ordered
+
+
+class Routes:
+    """The forwarder of each zone: that of the longest stub zone a name ends in, else the default one."""
+
+    def __init__(self, default: Forwarder, stubs: Mapping[bytes, Forwarder] | None = None) -> None:
+        self._default = default
+        self._stubs = dict(stubs or {})
+
+    def ask(self, asked: Asked, waiter: Waiter) -> None:
+        """As `Forwarder.ask`."""
+        self._of(asked.name).ask(asked, waiter)
+
+    async def close(self) -> None:
+        """Close all forwarders."""
+        for forwarder in (self._default, *self._stubs.values()):
+            await forwarder.close()
+
+    def _of(self, name: bytes) -> Forwarder:
+        if self._stubs:
+            for _pos, suffix in suffixes(name):
+                found = self._stubs.get(suffix)
+                if found is not None:
+                    return found
+        return self._default
 
 
 def _servfail() -> Response:

@@ -13,7 +13,7 @@ from fairway_dns.authority import Authorities
 from fairway_dns.cache import Asked, Cache, Kept
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
-from fairway_dns.forward import Forwarder
+from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.response import Response, join_chain
 from fairway_dns.table import Table
 from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, WireError, parse_query, render
@@ -44,7 +44,7 @@ class Resolver:
         table: Table,
         authorities: Authorities,
         cache: Cache,
-        forwarder: Forwarder,
+        forwarder: Forwarder | Routes,
         counters: Counters,
         log: logging.Logger,
         fast: FastCache | None = None,

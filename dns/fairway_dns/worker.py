@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from fairway_core.logs import configure
 from fairway_dns.authority import standard_authorities
 from fairway_dns.cache import Cache
 from fairway_dns.client import FeedClient
-from fairway_dns.config import Address, WorkerConfig, parse_address
+from fairway_dns.config import Address, WorkerConfig, parse_address, parse_host, parse_stub
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import FastCache
-from fairway_dns.forward import Forwarder
-from fairway_dns.names import to_text
+from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.names import reverse_name, to_key, to_text
 from fairway_dns.protocol import Delta, ProtocolError, encode, snapshot
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
@@ -35,7 +35,7 @@ from fairway_dns.table import Table
 from fairway_dns.tcp import TcpServer
 from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
-from fairway_dns.zone import Record, Zone
+from fairway_dns.zone import Record, Zone, ZoneDelta
 
 READY_FD = "FAIRWAY_READY_FD"
 """Environment: a descriptor to write one line to once all sockets are bound."""
@@ -53,12 +53,20 @@ class Worker:
         self._counters = Counters()
         self._fast = FastCache()
         held = (config.domain, f"svc.{config.domain}", f"pod.{config.domain}")
-        self._table = Table(lambda: Zone(held), self._changed)
+        self._fixed = ZoneDelta(frozenset(_host_records(config)))
+
+        def zone() -> Zone:
+            made = Zone(held)
+            made.apply(self._fixed)
+            return made
+
+        self._table = Table(zone, self._changed)
         self._clock = clock
         self._state = StateFile(Path(config.state), clock) if config.state else None
         own = [Address(address, config.port) for address in config.listen]
-        self._forwarder = Forwarder(config.upstreams, own, clock)
-        authorities = standard_authorities(config.domain, config.private)
+        stubs = {to_key(zone): Forwarder(servers, own, clock) for zone, servers in config.stubs}
+        self._forwarder = Routes(Forwarder(config.upstreams, own, clock), stubs)
+        authorities = standard_authorities(config.domain, config.private, stubs)
         self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log, self._fast)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
@@ -119,7 +127,9 @@ class Worker:
     def _frames(self) -> list[bytes]:
         zone = self._table.zone
         records = (Record(to_text(key), TYPE_NAMES[rtype], data) for key, rtype, data in zone.records())
-        return [encode(frame) for frame in snapshot(records, zone.revision or 0)]
+        # Fixed names come from the settings of the next worker, not from the file.
+        pushed = (record for record in records if record not in self._fixed.add)
+        return [encode(frame) for frame in snapshot(pushed, zone.revision or 0)]
 
     async def _flush(self) -> None:
         while self._state is not None:
@@ -127,6 +137,13 @@ class Worker:
             self._state.flush()
             if self._state.error is not None:
                 self._log.error("state file: %s", self._state.error)
+
+
+def _host_records(config: WorkerConfig) -> Iterator[Record]:
+    for name, addresses in config.hosts:
+        for address in addresses:
+            yield Record(name, "AAAA" if ":" in address else "A", address)
+            yield Record(reverse_name(address), "PTR", name)
 
 
 def _tell_ready() -> None:
@@ -145,15 +162,18 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--port", type=int, default=53)
     parser.add_argument("--upstream", action="append", default=[], help="ADDRESS[:PORT] or [ADDRESS]:PORT; may be repeated")
     parser.add_argument("--private", action="append", default=[], help="CIDR of services or pods; may be repeated")
+    parser.add_argument("--host", action="append", default=[], help="NAME=ADDRESS[,ADDRESS …]; may be repeated")
+    parser.add_argument("--stub", action="append", default=[], help="ZONE=ADDRESS[:PORT][,…]: its own servers; may be repeated")
     parser.add_argument("--state", default="", help="file that keeps the table over a restart")
     parser.add_argument("--domain", default="cluster.local")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
     domain = found.domain.rstrip(".").lower()
     listen = tuple(parse_address(text).host for text in found.listen)
+    hosts, stubs = tuple(map(parse_host, found.host)), tuple(map(parse_stub, found.stub))
     if not 0 < found.port < 65536:
         raise UserError(f"no port: {found.port}")
-    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, tuple(found.private))
+    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, tuple(found.private), hosts, stubs)
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:

@@ -179,24 +179,33 @@ def test_tcp_pipelining_and_half_messages(lab: Lab) -> None:
         assert connection.recv(100) == b""
 
 
-def test_external_names_are_chased_through_the_upstream_and_cached(lab: Lab) -> None:
-    server = """
-import dns.message, dns.rrset, socket
+NAME_SERVER = """
+import dns.message, dns.rrset, socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("127.0.0.2", 5300))
+s.bind((sys.argv[1], 5300))
 print("up", flush=True)
 while True:
     data, client = s.recvfrom(4096)
     q = dns.message.from_wire(data)
     r = dns.message.make_response(q)
-    r.answer.append(dns.rrset.from_text(q.question[0].name, 300, "IN", "A", "192.0.2.7"))
+    r.answer.append(dns.rrset.from_text(q.question[0].name, 300, "IN", "A", sys.argv[2]))
     s.sendto(r.to_wire(), client)
     print(q.question[0].name, flush=True)
 """
-    upstream = run_in(lab.node, lambda: subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE))
-    lab.processes.append(upstream)
-    assert upstream.stdout is not None
-    assert upstream.stdout.readline() == b"up\n"
+
+
+def name_server(lab: Lab, host: str = "127.0.0.2", answer: str = "192.0.2.7") -> subprocess.Popen[bytes]:
+    """A server beside the worker that gives every name the same address, and prints the names."""
+    words = [sys.executable, "-c", NAME_SERVER, host, answer]
+    process = run_in(lab.node, lambda: subprocess.Popen(words, stdout=subprocess.PIPE))
+    lab.processes.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def test_external_names_are_chased_through_the_upstream_and_cached(lab: Lab) -> None:
+    upstream = name_server(lab)
     lab.worker(lab.config(upstreams=(Address("127.0.0.2", 5300),)))
     lab.feed_process()
     found = lab.ask("out.shop.svc.cluster.local")
@@ -212,6 +221,28 @@ while True:
     assert run_in(lab.client, lambda: dns.query.udp(query, V4, timeout=5)).rcode() == dns.rcode.REFUSED
     upstream.kill()
     assert upstream.stdout.read() == b"www.example.com.\n"
+
+
+def test_fixed_names_and_zones_with_servers_of_their_own(lab: Lab) -> None:
+    name_server(lab)
+    name_server(lab, "127.0.0.3", "192.0.2.33")
+    config = lab.config(
+        upstreams=(Address("127.0.0.2", 5300),),
+        hosts=(("ldap.corp.example", ("10.7.0.1", "fd00::7")), ("old.box", ("10.7.0.2",))),
+        stubs=(("corp.example", (Address("127.0.0.3", 5300),)), ("7.10.in-addr.arpa", (Address("127.0.0.3", 5300),))),
+    )
+    lab.worker(config)
+    for _ in range(2):
+        assert addresses(lab.ask("LDAP.corp.example")) == ["10.7.0.1"]
+        assert addresses(lab.ask("ldap.corp.example", "AAAA")) == ["fd00::7"]
+        assert addresses(lab.ask("www.corp.example", tcp=True)) == ["192.0.2.33"]
+        assert addresses(lab.ask("corp.example")) == ["192.0.2.33"]
+        assert addresses(lab.ask("notcorp.example")) == ["192.0.2.7"]
+        assert addresses(lab.ask("9.9.7.10.in-addr.arpa")) == ["192.0.2.33"]
+        missing = lab.ask("old.box", "AAAA")
+        assert (missing.rcode(), missing.answer) == (dns.rcode.NOERROR, [])
+        assert lab.ask("2.0.7.10.in-addr.arpa", "PTR").answer[0][0].to_text() == "old.box."
+        assert lab.ask("9.9.8.10.in-addr.arpa", "PTR").rcode() == dns.rcode.NXDOMAIN
 
 
 def test_replacing_a_worker_under_load_loses_no_query(lab: Lab) -> None:

@@ -79,3 +79,23 @@ def test_a_command_line_means_its_settings() -> None:
         "/run/f.sock", ("169.254.20.10", "fd00::a"), 53, (Address("1.1.1.1"),), "/s", "c.local", ("10.96.0.0/16",)
     )
     assert parse_arguments(config.argv("/usr/bin/python3")[3:]) == config
+
+
+def test_hosts_and_stub_zones_survive_the_command_line() -> None:
+    config = WorkerConfig(
+        "/feed",
+        ("169.254.20.10",),
+        state="/state",
+        hosts=(("box.example", ("10.7.0.1", "fd00::7")),),
+        stubs=(("corp.example", (Address("10.1.1.1"), Address("fd00::1", 5353))),),
+    )
+    assert parse_arguments(config.argv("python")[3:]) == config
+    for words in (
+        ("--host", "box"),
+        ("--host", "box=ten"),
+        ("--host", "=10.0.0.1"),
+        ("--stub", "corp="),
+        ("--stub", "a..b=10.0.0.1"),
+    ):
+        with pytest.raises(UserError):
+            parse_arguments(["--feed", "/x", "--listen", "10.0.0.1", *words])
