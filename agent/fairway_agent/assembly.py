@@ -181,6 +181,8 @@ class Agent:
                 state=str(paths.state / f"zone-{number}.json"),
                 domain=config.cluster.domain,
                 private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
+                hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
+                stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
             )
             made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log))
         return made

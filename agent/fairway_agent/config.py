@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fairway_core.documents.yamlload import parse
 from fairway_core.errors import Place, UserError
 from fairway_dns.config import parse_address
+from fairway_dns.names import to_key
 
 DEFAULT_PATH = Path("/etc/fairway/fairway.yaml")
 _DOMAIN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
@@ -24,6 +25,11 @@ def _cidr(text: str) -> str:
 
 def _address(text: str) -> str:
     return str(ip_address(text))
+
+
+def _name(text: str) -> str:
+    to_key(text)
+    return text.rstrip(".").lower()
 
 
 def _listen(text: str) -> str:
@@ -50,6 +56,7 @@ def _directory(text: str) -> str:
 
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Address = Annotated[str, AfterValidator(_address)]
+Name = Annotated[str, AfterValidator(_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Upstream = Annotated[str, AfterValidator(_upstream)]
 Directory = Annotated[str, AfterValidator(_directory)]
@@ -74,12 +81,16 @@ class ClusterSection(_Section):
 
 
 class DnsSection(_Section):
-    """Where containers ask for names. No upstreams: those of the host's resolv.conf."""
+    """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
+    `stubZones` gives zones servers of their own.
+    """
 
     listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)
     port: int = Field(default=53, ge=1, le=65535)
     upstreams: list[Upstream] = []
     workers: int = Field(default=1, ge=1, le=64)
+    hosts: dict[Name, list[Address]] = {}
+    stubZones: dict[Name, list[Upstream]] = {}
 
 
 class StoreSection(_Section):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dns.name
 import pytest
 
+from fairway_agent.config import load_config
 from fairway_core.errors import UserError
 from fairway_dns.config import Address, WorkerConfig, parse_address, parse_resolv_conf
 from fairway_dns.names import address_label, is_host_name, reverse_zones, suffixes, to_key, to_text
@@ -99,3 +102,17 @@ def test_hosts_and_stub_zones_survive_the_command_line() -> None:
     ):
         with pytest.raises(UserError):
             parse_arguments(["--feed", "/x", "--listen", "10.0.0.1", *words])
+
+
+def test_the_configuration_file_names_hosts_and_stub_zones(tmp_path: Path) -> None:
+    file = tmp_path / "fairway.yaml"
+    file.write_text("dns:\n  hosts: {Box.example: [10.7.0.1]}\n  stubZones:\n    corp.example: [10.1.1.1]\n")
+    dns_section = load_config(file).dns
+    assert dns_section.hosts == {"box.example": ["10.7.0.1"]}
+    assert list(dns_section.stubZones) == ["corp.example"]
+    file.write_text("dns:\n  stubZones:\n    corp: [x]\n")
+    with pytest.raises(UserError, match=r"fairway.yaml:3:"):
+        load_config(file)
+    file.write_text("dns:\n  hosts:\n    a..b: [10.0.0.1]\n")
+    with pytest.raises(UserError, match=r"fairway.yaml:3:"):
+        load_config(file)
