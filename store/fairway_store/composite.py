@@ -37,8 +37,8 @@ class CompositeStore:
         return await self._cluster.list(kind)
 
     async def get(self, key: Key) -> Entry | None:
-        """See `Store.get`."""
-        return await self._mirror.get(key)
+        """See `Store.get`; waits as `list` does."""
+        return await self._cluster.get(key)
 
     def watch(self, revision: int) -> AsyncIterator[tuple[Changed, ...] | InSync]:
         """See `Store.watch`."""

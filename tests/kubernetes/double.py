@@ -213,7 +213,7 @@ class Double:
                 await sender.error(410, "Expired", message)
             else:
                 await self._follow(sender, collection, position)
-        except _EndError:
+        except (_EndError, ConnectionError):
             pass
         return response
 

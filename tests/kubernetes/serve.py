@@ -1,0 +1,91 @@
+"""A double in a thread of its own, listening inside a network namespace: the API server of a laboratory's node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.kubernetes.double import Double
+
+from fairway_core.errors import KernelError
+from fairway_kernel import netns
+
+T = TypeVar("T")
+PORT = 6443
+
+
+class ServedDouble:
+    """Starts as soon as the namespace exists; every call is carried out on the double's own loop."""
+
+    def __init__(self, namespace: Path) -> None:
+        self._namespace = namespace
+        self._double = Double(bookmarks=1.0, token="secret")
+        self._loop = asyncio.new_event_loop()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def kubeconfig(self, path: Path) -> Path:
+        """A kubeconfig for it, written to `path`."""
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "node"}}],
+            "clusters": [{"name": "lab", "cluster": {"server": f"http://127.0.0.1:{PORT}"}}],
+            "users": [{"name": "node", "user": {"token": "secret"}}],
+        }
+        path.write_text(json.dumps(document))
+        return path
+
+    def put(self, *documents: Mapping[str, Any]) -> None:
+        """Create or replace objects."""
+        for document in documents:
+            self._call(lambda document=document: self._double.put(document))
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        self._call(lambda: self._double.delete(kind, namespace, name))
+
+    def outage(self) -> None:
+        """Break all connections and refuse new ones."""
+        asyncio.run_coroutine_threadsafe(self._double.stop(), self._loop).result(5)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    def _call(self, function: Callable[[], T]) -> T:
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+
+    def _run(self) -> None:
+        waiting = asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
+        self._loop.run_forever()
+        waiting.cancel()
+        self._loop.run_until_complete(self._double.stop())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        while not self._namespace.exists() and not self._ended.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                listener = netns.run_in(str(self._namespace), lambda: socket.create_server(("127.0.0.1", PORT)))
+            except (OSError, KernelError):
+                # The name is there a moment before the namespace is.
+                await asyncio.sleep(0.01)
+                continue
+            await self._double.start(listener)
+            return
