@@ -22,8 +22,8 @@ from fairway_netlab.processes import in_namespace
 pytestmark = [pytest.mark.needs_root, pytest.mark.runtime, pytest.mark.slow]
 
 CYCLES = 1000
-WARM_UP = 700
-"""Until then what is bounded fills: the store remembers its last 2,000 changes, pools their sockets, caches their share."""
+WARM_UP = 1200
+"""Until then what is bounded fills: the store's last 2,000 changes, its page cache of 2 MB, idle sockets."""
 SIDE_BY_SIDE = 4
 GROWTH_KIB = 3072
 """Allocators keep some; 3 KiB lost per container would be seen."""
