@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,21 +20,22 @@ from fairway_netlab.session import LabSession
 LOOPBACK = Path("/usr/lib/cni/loopback")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node_lab() -> Iterator[Lab]:
     topology, documents = scene()
     with LabSession() as session:
-        lab = session.up(topology)
+        # A name of its own: other sessions of this process count from one too.
+        lab = session.up({"name": f"runtimes{os.getpid()}", **topology})
         lab.apply(documents)
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image(tmp_path_factory.mktemp("image") / "image.tar")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def resolv(node_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For runtimes that ignore the DNS part of a CNI result."""
     path = tmp_path_factory.mktemp("resolv") / "resolv.conf"
@@ -41,7 +43,7 @@ def resolv(node_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def containerd(node_lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Containerd]:
     require([*Containerd.missing(), *([] if LOOPBACK.exists() else ["containernetworking-plugins"])])
     image: Path = request.getfixturevalue("image")
@@ -54,7 +56,7 @@ def containerd(node_lab: Lab, tmp_path_factory: pytest.TempPathFactory, request:
         yield daemon
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def podman(node_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Podman]:
     require(Podman.missing())
     image: Path = request.getfixturevalue("image")
