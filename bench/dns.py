@@ -5,7 +5,7 @@
 Parts: `service` (names of the service zone; unbound serves the same as local-data), `cached` (foreign names, warm in both
 caches), `uncached` (names never seen before, through one local upstream), `latency` (open-loop probe at --rate on service
 names: loss, p50, p99), `headless` (1,000 endpoints over TCP), `load` (a table of 10,000 services to its first answer), `change`
-(from `publish` to the new answer at the client), `junk` (memory under a million distinct names).
+(from `publish` to the new answer at the client), `junk` (memory under several 100,000 distinct names, as many as 36 s allow).
 
 Client and servers sit in two namespaces joined by a veth pair; the server owns core 0, the client and the upstream core 1.
 Rounds alternate between the servers, so that other load on the machine hits both. Needs root, dnsperf and unbound.
