@@ -5,6 +5,7 @@ Changes nothing on the node: kernel features are tried in throw-away network nam
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -256,13 +257,16 @@ def ask(address: str, port: int, name: str) -> str:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.settimeout(DNS_SECONDS)
+            # Asked from the address itself: that fails unless it is this node's, so the question never leaves the node.
+            sock.bind((address, 0))
             sock.connect((address, port))
             sock.send(query)
             answer = sock.recv(4096)
     except TimeoutError:
         return f"no answer within {DNS_SECONDS:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        absent = error.errno == errno.EADDRNOTAVAIL
+        return "this node has no such address" if absent else error.strerror or str(error)
     if answer[:2] != query[:2] or len(answer) < 12:
         return "an answer to something else"
     code = answer[3] & 0x0F

@@ -167,6 +167,10 @@ def test_a_dns_address_where_nobody_listens(server: tuple[socket.socket, int]) -
     assert ask("127.0.0.1", port, "a.cluster.local") == "Connection refused"
 
 
+def test_an_address_of_another_machine_is_not_asked() -> None:
+    assert ask("192.0.2.1", 53, "a.cluster.local") == "this node has no such address"
+
+
 def test_the_command_needs_no_agent_and_says_so() -> None:
     done = subprocess.run([*FAIRWAY, "check", "--agent", "/nowhere", "-o", "yaml"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
