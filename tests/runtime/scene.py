@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from fairway_netlab.runtimes.node import RuntimeNode, installed_node
 
 SKIP = "FAIRWAY_SKIP_RUNTIMES"
 PORT = 7000
+RELEASE_SECONDS = 10.0
 GUEST = ["sh", "-c", f"httpd -p {PORT} -h /www; exec sleep 1000"]
 WEB, VAULT = "web.shop.svc.cluster.local", "vault.payments.svc.cluster.local"
 
@@ -96,7 +98,7 @@ def check_from_outside(lab: Lab, name: str, number: int = 1) -> dict[str, Any]:
     assert sorted(":" in ip for ip in spec["ips"]) == [False, True]
     targets = [Target(ip, PORT) for ip in spec["ips"]]
     # The guest's server may still be starting.
-    eventually(lambda: [o.state for o in lab.probe("front", targets)] == [OPEN, OPEN], "front reaches the guest", 5)
+    eventually(lambda: [o.state for o in lab.probe("front", targets)] == [OPEN, OPEN], "front reaches the guest", 10)
     assert OPEN not in [outcome.state for outcome in lab.probe("stranger", targets, 0.5)]
     return spec
 
@@ -124,7 +126,20 @@ def traces(lab: Lab) -> dict[str, Any]:
 @contextmanager
 def without_a_trace(lab: Lab) -> Iterator[None]:
     """What is done inside leaves the node as it was."""
-    before = traces(lab)
+    before = settled(lab)
     yield
-    eventually(lambda: traces(lab) == before, "no trace of the guest is left", 10)
-    assert traces(lab) == before
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while (after := traces(lab)) != before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert after == before
+
+
+def settled(lab: Lab) -> dict[str, Any]:
+    """The traces once they do not change any more: what was applied last may still have consequences."""
+    found = traces(lab)
+    for _ in range(20):
+        time.sleep(0.25)
+        last, found = found, traces(lab)
+        if last == found:
+            return found
+    raise AssertionError("the node does not come to rest")
