@@ -222,6 +222,7 @@ class Agent:
             *CniRoutes(cni, self._metrics, self._clock).routes(),
         ]
         runner = await serve_unix(application(routes, log), config.paths.socket)
+        stack.callback(config.paths.socket.unlink, missing_ok=True)
         stack.push_async_callback(runner.cleanup)
         if config.metrics.listen:
             host, _, port = config.metrics.listen.rpartition(":")

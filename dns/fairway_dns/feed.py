@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairway_core.errors import ConflictError
 from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, Stats, decode, encode, snapshot
 from fairway_dns.zone import Record, ZoneDelta
+from fairway_kernel.unixsocket import listen_unix
 
 BACKLOG = 64
 """Deltas that may wait for one worker; a slower one gets a fresh snapshot instead."""
@@ -71,8 +70,7 @@ class ZoneFeed:
 
     async def start(self) -> None:
         """Listen, readable and writable for the own user only. Raises ConflictError if another process serves this path."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        listener = await asyncio.to_thread(_listen, self._path)
+        listener = await asyncio.to_thread(listen_unix, self._path)
         self._server = await asyncio.start_unix_server(self._accept, sock=listener)
 
     async def close(self) -> None:
@@ -207,29 +205,3 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
     if not data:
         raise EOFError
     return data
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        _clear(path)
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(16)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens on any more."""
-    if not path.exists():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        else:
-            raise ConflictError(f"another process serves {path}")
