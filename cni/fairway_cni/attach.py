@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, TypeVarTuple
+from collections.abc import Callable
 
 from fairway_cni import faults, plan
 from fairway_cni.check import differences
@@ -27,9 +25,11 @@ from fairway_cni.netconf import BRIDGE, CHAINED, Wanted
 from fairway_cni.plan import Identity, NodeFacts
 from fairway_cni.protocol import Request
 from fairway_cni.records import Records
+from fairway_cni.removal import Remover
 from fairway_cni.result import AttachResult
 from fairway_cni.spool import Spool
 from fairway_cni.wires import Kernel, Target, Wires
+from fairway_cni.work import Background, WorkThreads
 from fairway_core.errors import ConflictError, FairwayError, KernelError, StoreUnavailable
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, Meta
@@ -43,11 +43,6 @@ NO_LINK = "fwb-none"
 CONFIRM_AFTER = 0.5
 """Seconds until an attachment is confirmed in the store; this process knows it at once. Confirming later keeps the commit out of
 the way of a burst, and most of the commits away from containers that live for a moment."""
-THREADS = 64
-"""Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class Attacher:
@@ -75,11 +70,10 @@ class Attacher:
         self._log = log
         self._locks = KeyedLocks()
         self._confirm_after = confirm_after
-        self._threads = ThreadPoolExecutor(THREADS, "cni")
+        self._threads = WorkThreads()
+        self._background = Background()
         self._wired: set[str] = set()
-        self._background: set[asyncio.Task[None]] = set()
-        self._reaping: set[asyncio.Task[None]] = set()
-        """Links on their way out, whose addresses and ports are still taken."""
+        self._remover = Remover(self._records, self._wires, self._claims, kernel, self._threads, log)
 
     @property
     def facts(self) -> NodeFacts:
@@ -110,10 +104,11 @@ class Attacher:
                 return
             attachment = self._records.find(who)
             # The answer of an address plugin is the runtime's to know, so that one is waited for.
-            if attachment and not attachment.delegate and await self._in_thread(self._wires.unplug, attachment):
-                errors, release = await self._remove_unplugged(attachment, release)
+            if attachment and not attachment.delegate and await self._threads.run(self._wires.unplug, attachment):
+                self._wired.discard(attachment.meta.name)
+                errors, release = await self._remover.remove_unplugged(attachment, release)
             else:
-                errors = await self._remove(attachment) if attachment else await self._sweep(who, request)
+                errors = await self._remove(attachment) if attachment else await self._remover.sweep(who, request)
         finally:
             release()
         error = combined(errors, "cannot detach completely")
@@ -128,10 +123,10 @@ class Attacher:
             if attachment is None:
                 raise CniError(faults.MISMATCH, f"{who.container_id}/{who.ifname} is not attached to network {who.network}")
             try:
-                inside = await self._in_thread(self._links.inside, request.netns, who.ifname)
+                inside = await self._threads.run(self._links.inside, request.netns, who.ifname)
             except KernelError as fault:
                 raise CniError(faults.MISMATCH, "the container's network namespace cannot be entered", str(fault)) from fault
-            found = differences(attachment, inside, await self._in_thread(self._links.read), request.config.prev_result)
+            found = differences(attachment, inside, await self._threads.run(self._links.read), request.config.prev_result)
             if not found:
                 await self._claims.check(attachment)
         if found:
@@ -184,7 +179,7 @@ class Attacher:
     async def bury(self, attachment: Attachment) -> list[Exception]:
         """`reap`, unless the container has its interface after all: its ADD may have ended since it was taken for dead."""
         async with self._locks.hold(plan.identity_of(attachment).digest):
-            if not self._records.same(attachment) or await self._in_thread(self._wires.alive, attachment):
+            if not self._records.same(attachment) or await self._threads.run(self._wires.alive, attachment):
                 return []
             self._log.info("removing dead attachment %s of %s/%s", attachment.meta.name, *_pod(attachment))
             return await self._remove(attachment)
@@ -205,7 +200,7 @@ class Attacher:
                 return []
             self._log.info("removing orphan link %s", host_ifname)
             try:
-                await self._in_thread(self._links.detach, host_ifname, ())
+                await self._threads.run(self._links.detach, host_ifname, ())
             except FairwayError as fault:
                 return [fault]
         return []
@@ -215,7 +210,7 @@ class Attacher:
         if not self._claims.hold(ip, RECOVERY):
             return []
         try:
-            await self._in_thread(self._links.detach, NO_LINK, (ip,))
+            await self._threads.run(self._links.detach, NO_LINK, (ip,))
         except FairwayError as fault:
             return [fault]
         finally:
@@ -224,13 +219,12 @@ class Attacher:
 
     async def drain(self) -> None:
         """Wait for background work: at shutdown, and in tests."""
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        await self.settle()
+        await self._background.drain()
 
     async def settle(self) -> None:
         """Wait until links of removed attachments are gone, and their addresses free."""
-        while self._reaping:
-            await asyncio.wait(self._reaping)
+        await self._remover.settle()
 
     # ADD
 
@@ -250,7 +244,7 @@ class Attacher:
         mtu = _wanted(request).mtu or self._wires.known_mtu
         if mtu:
             return self._wires.inspect(request.netns, mtu)
-        return await self._in_thread(self._wires.inspect, request.netns, 0)
+        return await self._threads.run(self._wires.inspect, request.netns, 0)
 
     async def _clear_leftovers(self, who: Identity) -> None:
         """Remove what an earlier ADD of this key left; raise if it left a working attachment."""
@@ -259,7 +253,7 @@ class Attacher:
             return
         confirmed = attachment.confirmed or attachment.meta.name in self._wired
         # The runtime may have deleted it while the agent was away.
-        if confirmed and not self._spool.holds(who) and await self._in_thread(self._wires.alive, attachment):
+        if confirmed and not self._spool.holds(who) and await self._threads.run(self._wires.alive, attachment):
             raise CniError(
                 faults.EXISTS,
                 f"{who.container_id}/{who.ifname} is attached already",
@@ -276,7 +270,7 @@ class Attacher:
         attachment = self._plan(request, who, target, claim)
         try:
             attachment, revision = await self._records.declare(attachment, _said_of(request))
-            await self._in_thread(self._wires.attach, attachment)
+            await self._threads.run(self._wires.attach, attachment)
             await self._flush_ports(attachment)
             await self._control.named(revision)
         except BaseException as fault:
@@ -285,7 +279,7 @@ class Attacher:
                 self._log.warning("undoing ADD of %s: %s", attachment.meta.name, error)
             raise _explained(fault, attachment) from fault
         self._wired.add(attachment.meta.name)
-        self._spawn(self._confirm(attachment, revision))
+        self._background.start(self._confirm(attachment, revision))
         return self._result(attachment, request)
 
     def _plan(self, request: Request, who: Identity, target: Target, claim: Claim) -> Attachment:
@@ -322,7 +316,7 @@ class Attacher:
         try:
             return await self._claims.take(request, who, wanted)
         except CniError as fault:
-            if fault.code not in (faults.ADDRESS, faults.HOST_PORT) or not self._reaping:
+            if fault.code not in (faults.ADDRESS, faults.HOST_PORT) or not self._remover.busy:
                 raise
             await self.settle()
             return await self._claims.take(request, who, wanted)
@@ -332,7 +326,7 @@ class Attacher:
         if not any(port.protocol == "udp" for port in attachment.host_ports):
             return
         try:
-            await self._in_thread(self._kernel.flush_ports, attachment.host_ports)
+            await self._threads.run(self._kernel.flush_ports, attachment.host_ports)
         except KernelError as fault:
             self._log.warning("tracked connections to ports of %s are not forgotten: %s", attachment.meta.name, fault)
 
@@ -340,13 +334,6 @@ class Attacher:
         await asyncio.sleep(self._confirm_after)
         if attachment.meta.name in self._wired:
             await self._records.confirm(attachment, revision)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        task.add_done_callback(self._reaping.discard)
-        return task
 
     def _result(self, attachment: Attachment, request: Request) -> AttachResult:
         bridged = attachment.mode == BRIDGE
@@ -364,89 +351,20 @@ class Attacher:
             previous=request.config.prev_result if attachment.mode == CHAINED else None,
         )
 
-    # DEL
-
-    async def _remove(self, attachment: Attachment) -> list[Exception]:
-        """Take everything of an attachment away; the errors met.
-
-        The address stays taken while the link or the object is still there, so that nobody else gets it.
-        """
-        name = attachment.meta.name
-        try:
-            await self._in_thread(self._wires.detach, attachment)
-        except FairwayError as fault:
-            return [fault]
-        errors = await self._records.forget(attachment)
-        if errors and await self._records.is_stored(attachment):
-            return errors
-        self._wired.discard(name)
-        return [*errors, *await self._let_go(attachment)]
-
-    async def _remove_unplugged(
-        self, attachment: Attachment, release: Callable[[], None]
-    ) -> tuple[list[Exception], Callable[[], None]]:
-        """Forget an attachment whose container is cut off; the errors met, and what is left to do at once.
-
-        The kernel takes its time to let a device go. Nobody has to wait for that but the next attachment of the same key, hence
-        the lock goes along, and who needs the address.
-        """
-        errors = await self._records.forget(attachment)
-        if errors and await self._records.is_stored(attachment):
-            return errors, release
-        self._wired.discard(attachment.meta.name)
-        self._reaping.add(self._spawn(self._reap_link(attachment, release)))
-        return errors, _nothing
-
-    async def _reap_link(self, attachment: Attachment, release: Callable[[], None]) -> None:
-        try:
-            await self._in_thread(self._wires.detach, attachment)
-        except FairwayError as fault:
-            self._log.warning("link %s is cut off, but not removed: %s", attachment.host_ifname, fault)
-        try:
-            for error in await self._let_go(attachment):
-                self._log.warning("removing %s: %s", attachment.meta.name, error)
-        finally:
-            release()
-
-    async def _let_go(self, attachment: Attachment) -> list[Exception]:
-        """Forget connections, then give back what others may want."""
-        try:
-            await self._in_thread(self._kernel.flush, attachment.ips)
-        except FairwayError as fault:
-            self._log.warning("tracked connections of %s are not forgotten: %s", ", ".join(attachment.ips), fault)
-        return await self._claims.release(attachment)
-
-    async def _sweep(self, who: Identity, request: Request) -> list[Exception]:
-        """Remove a link of an attachment that the store does not know; its name follows from the key."""
-        errors: list[Exception] = []
-        for mode in ("bridge", "routed"):
-            try:
-                await self._in_thread(self._links.detach, who.host_ifname(mode), ())
-            except FairwayError as fault:
-                errors.append(fault)
-        try:
-            await self._claims.forget_unknown(request)
-        except CniError as fault:
-            errors.append(fault)
-        return errors
-
     # Common
 
-    async def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run blocking work. A cancelled caller learns of it when the work is over: undoing must not race with doing."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait({future})
-            raise
+    async def _remove(self, attachment: Attachment) -> list[Exception]:
+        errors = await self._remover.remove(attachment)
+        if not self._records.same(attachment):
+            self._wired.discard(attachment.meta.name)
+        return errors
 
     async def _mend(self, attachment: Attachment, work: Callable[[Attachment], None]) -> list[Exception]:
         async with self._locks.hold(plan.identity_of(attachment).digest):
             if not self._records.same(attachment):
                 return []
             try:
-                await self._in_thread(work, attachment)
+                await self._threads.run(work, attachment)
             except FairwayError as fault:
                 return [fault]
             self._log.info("link %s of %s/%s is put back", attachment.host_ifname, *_pod(attachment))
@@ -465,10 +383,6 @@ def _wanted(request: Request) -> Wanted:
 def _said_of(request: Request) -> Said:
     wanted = _wanted(request)
     return Said({**request.args.labels, **wanted.labels}, wanted.annotations, request.args.uid)
-
-
-def _nothing() -> None:
-    """Nothing is left to be done."""
 
 
 def _refuse_impossible(wanted: Wanted) -> None:

@@ -28,6 +28,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
+def remount(directory: Path, how: str) -> bool:
+    done = subprocess.run(["mount", "-o", f"remount,{how}", str(directory)], capture_output=True, check=False)
+    return done.returncode == 0
+
+
 def fill(directory: Path) -> None:
     with (directory / "ballast").open("wb", buffering=0) as file:
         try:
@@ -66,13 +71,14 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(lab: Callable[..., Lab], sm
 def test_a_read_only_state_directory_is_told(lab: Callable[..., Lab], small: Path) -> None:
     one = lab(system.topology("bridge", [system.container("a")], config={"stateDir": str(small)}))
     system.kill_agent(one)
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    # Busy for as long as the killed process's files are being closed.
+    system.eventually(lambda: remount(small, "ro"), "read-only")
     with pytest.raises(LabError, match="store"):
         one.start_agent()
     assert call(one, "a", "CHECK", {})["code"] == 11
     deletion = call(one, "a", "DEL", {})
     assert (deletion["code"], "cannot be kept" in deletion["msg"]) == (11, True), deletion
-    subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
+    assert remount(small, "rw")
     one.start_agent()
     assert call(one, "a", "CHECK", {}) == {}
     assert call(one, "a", "DEL", {}) == {}

@@ -1,0 +1,51 @@
+"""Work beside the event loop: on threads, and after the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, TypeVarTuple
+
+THREADS = 64
+"""Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class WorkThreads:
+    """Threads for blocking work."""
+
+    def __init__(self, number: int = THREADS) -> None:
+        self._pool = ThreadPoolExecutor(number, "cni")
+
+    async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run blocking work. A cancelled caller learns of it when the work is over: undoing must not race with doing."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
+
+
+class Background:
+    """Tasks that nobody awaits; kept until they end, for the event loop alone would forget them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task. It must not raise."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait for all of them, and for those that start meanwhile."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
