@@ -24,6 +24,7 @@ from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count
 from fairway_proxy.stale import UdpFlows
 
 OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
 
 _FRONTEND_SETS = frozenset(f"{name}{family}" for name in ("svc", "svc_nodeport") for family in FAMILIES)
 
@@ -150,7 +151,8 @@ def services_concerned(before: World, after: World, touched: frozenset[Key]) -> 
 
 def is_balanced(service: Service) -> bool:
     """Whether the node's rules serve it: it has a virtual IP or node ports, and is not another proxy's business."""
-    return not (service.headless or service.type == "ExternalName" or OTHER_PROXY_LABEL in service.meta.labels)
+    others = {OTHER_PROXY_LABEL, HEADLESS_LABEL} & set(service.meta.labels)
+    return not (service.headless or service.type == "ExternalName" or others)
 
 
 def frontends_of(service: Service, port: ServicePort) -> Iterator[Frontend]:

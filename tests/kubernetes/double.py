@@ -44,6 +44,8 @@ class Collection:
     kind: Kind
     objects: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     history: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+    dropped: int = 0
+    base: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
 
 class Double:
@@ -102,7 +104,9 @@ class Double:
         """Forget history: watches from before, and continue tokens, are too old now."""
         self.floor = self.version
         for collection in self.collections.values():
+            collection.dropped = max([collection.dropped, *(entry[0] for entry in collection.history)])
             collection.history.clear()
+            collection.base = dict(collection.objects)
 
     def uninstall(self, kind: str) -> None:
         """As if the API group had never been installed."""
@@ -219,6 +223,8 @@ class Double:
 
     async def _follow(self, sender: _Sender, collection: Collection, position: int) -> None:
         while True:
+            if position < collection.dropped:
+                await sender.error(410, "Expired", f"too old resource version: {position} ({self.floor})")
             for version, event, document in [entry for entry in collection.history if entry[0] > position]:
                 await sender.send(event, document)
                 position = version
@@ -229,8 +235,10 @@ class Double:
                 try:
                     await asyncio.wait_for(moved.wait(), self.bookmarks)
                 except TimeoutError:
-                    position = max(position, self.version)
-                    await sender.bookmark(position)
+                    # What happened while the timer ran out goes first: a bookmark promises that nothing before it is missing.
+                    if position >= collection.dropped and not any(entry[0] > position for entry in collection.history):
+                        position = max(position, self.version)
+                        await sender.bookmark(position)
 
 
 class _EndError(Exception):
@@ -280,8 +288,8 @@ class _Sender:
 
 
 def _as_of(collection: Collection, version: int) -> list[dict[str, Any]]:
-    """The objects at an earlier version: later events undone, as far as history goes."""
-    present: dict[tuple[str, str], dict[str, Any]] = {}
+    """The objects at an earlier version: those at the last compaction and what happened since."""
+    present = dict(collection.base)
     for at, event, document in collection.history:
         if at <= version:
             key = (document["metadata"].get("namespace", ""), document["metadata"]["name"])
