@@ -34,7 +34,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 def veth(path: str, number: int = 1, shape: Shape = SHAPE) -> Veth:
-    ips, host_mac = (f"10.244.0.{number}", f"fd00::{number}"), "02:00:00:00:00:01"
+    ips = (f"10.244.0.{number}", f"fd00::{number}")
     return Veth(
         f"fwr{number:011x}", path, "eth0", f"0a:58:0a:f4:00:{number:02x}", ips, 1500, "a", "02:00:00:00:00:01", shape=shape
     )
