@@ -10,5 +10,6 @@ Object = Namespace | Node | Pod | Service | EndpointSlice | NetworkPolicy | Atta
 
 __all__ = [
     "Attachment", "Bandwidth", "Endpoint", "EndpointSlice", "HostPort", "IpBlock", "Meta", "Namespace",
-    "NetworkPolicy", "Node", "Object", "Peer", "Pod", "PodPeer", "PodPort", "PolicyPort", "Rule", "Service", "ServicePort", "SlicePort", "family_of",
+    "NetworkPolicy", "Node", "Object", "Peer", "Pod", "PodPeer", "PodPort", "PolicyPort", "Rule", "Service",
+    "ServicePort", "SlicePort", "family_of",
 ]  # fmt: skip
