@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -66,10 +67,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _node_name() -> str:
+    """In a DaemonSet the API server's name for the node comes by environment; it need not be the host name."""
+    return os.environ.get("FAIRWAY_NODE_NAME") or socket.gethostname()
+
+
 class NodeSection(_Section):
     """Who this node is and which addresses its containers get."""
 
-    name: str = Field(default_factory=socket.gethostname, min_length=1)
+    name: str = Field(default_factory=_node_name, min_length=1)
     podCIDRs: list[Cidr] = Field(default=["10.244.0.0/24"], min_length=1)
 
 
