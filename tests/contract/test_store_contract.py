@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from fairway_core.errors import ConflictError, StoreUnavailable, UserError
 from fairway_core.keys import Key
 from fairway_store.api import ABSENT, Changed, Delete, Entry, Expired, InSync, Put, Store
+from fairway_store.composite import CompositeStore
+from fairway_store.kubernetes.access import Access
+from fairway_store.kubernetes.store import KubernetesStore
 from fairway_store.memory import MemoryStore
 from fairway_store.sqlite import SqliteStore
 
@@ -21,16 +25,33 @@ POD = Key("Pod", "shop", "web-1")
 JOURNAL = 20
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite-short-tail"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-short-tail", "composite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     made: Store
     if request.param == "memory":
         made = MemoryStore(journal=JOURNAL)
+    elif request.param == "composite":
+        made = await composite(tmp_path / "store.db")
     else:
         tail = 1 if request.param == "sqlite-short-tail" else JOURNAL
         made = await SqliteStore.open(tmp_path / "store.db", journal=JOURNAL, tail=tail)
     yield made
     await made.close()
+
+
+async def composite(path: Path) -> Store:
+    """A node's own kinds beside a cluster that has none: everything written is the node's."""
+    nothing = KubernetesStore(
+        Access(("http://127.0.0.1:1",), "test"),
+        lambda kind, fault: None,
+        logging.getLogger("test"),
+        resources=(),
+        journal=JOURNAL,
+    )
+    made = CompositeStore(await SqliteStore.open(path), nothing, frozenset({"Service", "Pod", "Node"}))
+    await made.load()
+    nothing.start()
+    return made
 
 
 async def take(events: AsyncIterator[Any], count: int) -> list[Any]:

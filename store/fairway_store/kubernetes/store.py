@@ -16,7 +16,7 @@ from fairway_store.kubernetes.client import ApiClient
 from fairway_store.kubernetes.reflector import Changes, Documents, Reflector
 from fairway_store.kubernetes.resources import Resource, cluster_resources
 from fairway_store.kubernetes.timing import Timing
-from fairway_store.memory import MemoryStore
+from fairway_store.memory import JOURNAL, MemoryStore
 
 Report = Callable[[str, str], None]
 """Called with a kind and what is wrong with following it, in words; empty when it is right again."""
@@ -37,10 +37,11 @@ class KubernetesStore:
         log: logging.Logger,
         timing: Timing | None = None,
         resources: Sequence[Resource] | None = None,
+        journal: int = JOURNAL,
     ) -> None:
-        """Raises UserError if the credentials cannot be used. `start` begins."""
+        """Raises UserError if the credentials cannot be used. `start` begins. `journal` bounds what a watch can look back on."""
         timing = timing or Timing()
-        self.mirror = MemoryStore()
+        self.mirror = MemoryStore(journal)
         self._report = report
         self._log = log
         self._client = ApiClient(access, timing, log)
