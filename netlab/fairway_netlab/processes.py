@@ -1,7 +1,7 @@
 """Processes of a laboratory: start them in a namespace, find them again by it, end them.
 
-Promise: only processes whose network namespace is one of those given are ended. A process is held by a pidfd between the check
-and the signal, so a reused process id cannot be hit (pidfd_open(2); the check by start time, without its race).
+Promise: only processes inside the namespaces given, and ours that were started for the laboratory, are ended. A process is held
+by a pidfd between the check and the signal, so a reused process id cannot be hit (pidfd_open(2)).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fairway_core.errors import FairwayError
 from fairway_netlab.plan import NETNS_DIR
 
 KILL_SECONDS = 10.0
+OUR_MODULES = frozenset({"fairway_cli.main", "fairway_dns.worker"})
 
 # $0 is the resolv.conf to show at /etc/resolv.conf. A machine without that file has nothing to hide.
 _WITH_RESOLV_CONF = 'if [ -e /etc/resolv.conf ]; then mount --bind "$0" /etc/resolv.conf || exit 125; fi; exec "$@"'
@@ -56,22 +57,22 @@ def run(command: Sequence[str], text: str | None = None, env: Mapping[str, str] 
     return done.stdout
 
 
-def pids_in(namespaces: Iterable[str]) -> list[int]:
-    """The processes whose network namespace is one of those named; this process is never among them."""
+def pids_in(namespaces: Iterable[str], directory: Path | None = None) -> list[int]:
+    """The processes whose network namespace is one of those named, and those of ours that were started for `directory`: a name
+    may be gone while a process keeps the namespace. This process is never among them.
+    """
     wanted = _identities(namespaces)
-    if not wanted:
-        return []
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [pid for pid in pids if pid != os.getpid() and _namespace_of(pid) in wanted]
+    return [pid for pid in pids if pid != os.getpid() and _belongs(pid, wanted, directory)]
 
 
-def kill_in(namespaces: Sequence[str]) -> None:
-    """End every process inside the namespaces, those it starts meanwhile too. Raises LabError if some will not end."""
+def kill_in(namespaces: Sequence[str], directory: Path | None = None) -> None:
+    """End every process that `pids_in` tells, those started meanwhile too. Raises LabError if some will not end."""
     wanted = _identities(namespaces)
     deadline = time.monotonic() + KILL_SECONDS
-    while pids := pids_in(namespaces):
+    while pids := pids_in(namespaces, directory):
         for pid in pids:
-            _kill(pid, wanted)
+            _kill(pid, wanted, directory)
         if time.monotonic() > deadline:
             raise LabError(f"processes do not end: {pids}")
         time.sleep(0.005)
@@ -95,11 +96,25 @@ def _namespace_of(pid: int) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _kill(pid: int, wanted: set[tuple[int, int]]) -> None:
+def _belongs(pid: int, wanted: set[tuple[int, int]], directory: Path | None) -> bool:
+    return (bool(wanted) and _namespace_of(pid) in wanted) or (directory is not None and _started_for(pid, directory))
+
+
+def _started_for(pid: int, directory: Path) -> bool:
+    """Whether it is a helper, an agent or a DNS worker with a path below `directory` on its command line."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    ours = any(word.endswith("/fairway_netlab/helper.py") or word in OUR_MODULES for word in words)
+    return ours and any(word.startswith(f"{directory}/") for word in words)
+
+
+def _kill(pid: int, wanted: set[tuple[int, int]], directory: Path | None) -> None:
     with suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
-            if _namespace_of(pid) in wanted:
+            if _belongs(pid, wanted, directory):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)

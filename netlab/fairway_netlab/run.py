@@ -158,7 +158,7 @@ def down(name: str, root: Path) -> bool:
     faults: list[Exception] = []
     namespaces = state.plan.namespaces
     try:
-        kill_in(namespaces)
+        kill_in(namespaces, state.directory)
     except FairwayError as error:
         faults.append(error)
     for namespace in namespaces:

@@ -156,6 +156,16 @@ def test_removing_ends_every_process_inside(root: Path, built: Lab) -> None:
     built.down()
 
 
+def test_a_process_whose_namespace_lost_its_name_is_ended_too(root: Path) -> None:
+    one = up(topology_from(hosts(1)), root)
+    try:
+        (pid,) = pids_in([one.plan.stations[0].netns])
+        netns.delete(one.plan.stations[0].netns)
+    finally:
+        one.down()
+    assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_up_twice_is_refused_and_harms_nothing(root: Path, built: Lab) -> None:
     with pytest.raises(ConflictError, match=f"fairway lab down {NAME}"):
         up(topology_from(hosts(2)), root)
