@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +12,12 @@ import pytest
 from fairway_kernel import netns
 
 _serial = itertools.count()
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, which every program under test would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
