@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.runtime.scene import require
 
 from fairway_netlab.runtimes.containerd import Containerd
 from fairway_netlab.runtimes.podman import Podman
@@ -13,8 +14,8 @@ from fairway_netlab.runtimes.podman import Podman
 pytestmark = [pytest.mark.needs_root, pytest.mark.runtime]
 
 
-@pytest.mark.skipif(bool(Containerd.missing() or Podman.missing()), reason="the runtimes are installed by ./dev")
 def test_the_demonstration_keeps_its_promises() -> None:
+    require([*Containerd.missing(), *Podman.missing()])
     done = subprocess.run([sys.executable, "-m", "fairway_netlab.demo"], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
