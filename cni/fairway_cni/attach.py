@@ -185,8 +185,12 @@ class Attacher:
             return await self._remove(attachment)
 
     async def rewire(self, attachment: Attachment) -> list[Exception]:
-        """Make the link of a live attachment anew."""
-        return await self._mend(attachment, self._wires.attach)
+        """Make the link of a live attachment anew, unless its container has it after all."""
+        return await self._mend(attachment, self._attach_if_gone)
+
+    def confirmed(self, attachment: Attachment) -> bool:
+        """Whether its ADD has succeeded; the store learns that a little later."""
+        return attachment.confirmed or attachment.meta.name in self._wired
 
     async def repair(self, attachment: Attachment) -> list[Exception]:
         """Put back what is missing on the node's side."""
@@ -251,9 +255,8 @@ class Attacher:
         attachment = self._records.find(who)
         if attachment is None:
             return
-        confirmed = attachment.confirmed or attachment.meta.name in self._wired
         # The runtime may have deleted it while the agent was away.
-        if confirmed and not self._spool.holds(who) and await self._threads.run(self._wires.alive, attachment):
+        if self.confirmed(attachment) and not self._spool.holds(who) and await self._threads.run(self._wires.alive, attachment):
             raise CniError(
                 faults.EXISTS,
                 f"{who.container_id}/{who.ifname} is attached already",
@@ -358,6 +361,10 @@ class Attacher:
         if not self._records.same(attachment):
             self._wired.discard(attachment.meta.name)
         return errors
+
+    def _attach_if_gone(self, attachment: Attachment) -> None:
+        if not self._wires.alive(attachment):
+            self._wires.attach(attachment)
 
     async def _mend(self, attachment: Attachment, work: Callable[[Attachment], None]) -> list[Exception]:
         async with self._locks.hold(plan.identity_of(attachment).digest):

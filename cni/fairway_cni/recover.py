@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairway_cni.attach import Attacher
 from fairway_cni.check import faults_on_node
@@ -83,7 +83,8 @@ class Recoverer:
         await self.replay()
         # Links first: whatever they show was declared before, so a newer world cannot take a fresh link for an orphan.
         node = await asyncio.to_thread(self._kernel.links.read)
-        attachments = self._control.world().attachments()
+        known = self._control.world().attachments()
+        attachments = [replace(item, confirmed=self._attacher.confirmed(item)) for item in known]
         alive = await asyncio.to_thread(_alive, attachments, self._kernel.identify)
         found = decide(attachments, node, alive, self._attacher.facts.boot_id)
         work = [

@@ -473,6 +473,18 @@ async def test_recovery_ends_an_add_that_never_ended_and_keeps_one_whose_answer_
     assert clean(node)
 
 
+async def test_a_link_lost_right_after_its_add_is_made_anew(node: Node) -> None:
+    """The store does not know yet that the ADD has succeeded, but the agent does."""
+    node.attacher._confirm_after = 60
+    await node.call("ADD")
+    attachment = node.attachments[0]
+    assert not attachment.confirmed
+    node.links.lose(attachment.host_ifname)
+    await node.recoverer.run()
+    assert [veth.host_ifname for veth in node.links.read().veths] == [attachment.host_ifname]
+    assert len(node.attachments) == 1
+
+
 async def test_an_attachment_taken_for_dead_too_early_is_left_alone(node: Node) -> None:
     """Recovery may look while an ADD is under way and act after it has ended."""
     await node.call("ADD")
