@@ -19,6 +19,8 @@ MIN_SECONDS = 1.0
 SYSCTL_SECONDS = 2.0
 """Kernel settings send no notifications; reading a handful of files is cheap."""
 FULL_SECONDS = 60.0
+AGAIN_SECONDS = 1.0
+"""After a repair of links they are looked at again, each time twice as late, until nothing is wrong."""
 
 
 class Monitor(Protocol):
@@ -52,6 +54,7 @@ class Drift:
         self._metrics = metrics
         self._log = log
         self._wake = asyncio.Event()
+        self._patience = AGAIN_SECONDS
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -71,8 +74,7 @@ class Drift:
 
     def _readable(self, part: str, monitor: Monitor) -> None:
         if monitor.drain():
-            self._suspected.add(part)
-            self._wake.set()
+            self._suspect(part)
 
     async def _suspect_all(self) -> None:
         self._suspected.update(self._monitors)
@@ -93,12 +95,21 @@ class Drift:
     async def _repair_links(self) -> None:
         try:
             self._count_settings(await asyncio.to_thread(self._node.ensure))
-            repaired = await self._recover()
+            repaired = bool(await self._recover())
         except FairwayError as error:
             self._log.error("links could not be repaired", extra={"error": str(error)})
+            repaired = True
+        if not repaired:
+            self._patience = AGAIN_SECONDS
             return
-        if repaired:
-            self._metrics.repairs.labels("links").inc()
+        self._metrics.repairs.labels("links").inc()
+        # A repair may have failed halfway, and nobody tells: look again until there is nothing to do.
+        asyncio.get_running_loop().call_later(self._patience, self._suspect, "links")
+        self._patience = min(2 * self._patience, FULL_SECONDS)
+
+    def _suspect(self, part: str) -> None:
+        self._suspected.add(part)
+        self._wake.set()
 
     async def _settings(self) -> None:
         self._count_settings(self._node.ensure_settings())
