@@ -15,8 +15,9 @@ from typing import Any
 from fairway_core.codec import key_of
 from fairway_core.errors import ExhaustedError, UserError
 from fairway_core.keys import Key
-from fairway_core.model.meta import family_of
+from fairway_core.model import Service, family_of
 from fairway_core.model.service import NO_CLUSTER_IP
+from fairway_core.world import SERVICE_IP, SERVICE_NODE_PORT, World
 
 NODE_PORTS = range(30000, 32768)
 
@@ -25,9 +26,13 @@ Document = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Ranges:
-    """Addresses and ports in use, by whom, and where new ones come from."""
+    """Where addresses and ports come from, and who has them: services of the world, and what this apply has claimed so far.
+
+    Each question costs the same however many services there are.
+    """
 
     cidrs: tuple[IPv4Network | IPv6Network, ...]
+    world: World
     ips: dict[str, Key] = field(default_factory=dict)
     node_ports: dict[tuple[int, str], Key] = field(default_factory=dict)
 
@@ -40,10 +45,16 @@ class Ranges:
         return self._claim_ip(key, str(address))
 
     def _claim_ip(self, key: Key, address: str) -> str:
-        holder = self.ips.setdefault(address, key)
+        stored = (holder for holder in self.world.keys_at(SERVICE_IP, address) if self._has_cluster_ip(holder, address))
+        holder = self.ips.get(address) or min((other for other in stored if other != key), default=key)
         if holder != key:
             raise UserError(f"{key}: spec.clusterIP: {address} belongs to {holder}")
+        self.ips[address] = key
         return address
+
+    def _has_cluster_ip(self, key: Key, address: str) -> bool:
+        service = self.world.get(key)
+        return isinstance(service, Service) and address in service.cluster_ips
 
     def new_ip(self, key: Key, cidr: IPv4Network | IPv6Network) -> str:
         """A free address, network and broadcast addresses left out. Raises ExhaustedError."""
@@ -55,38 +66,34 @@ class Ranges:
         base = int(cidr.network_address) + 1
         for step in range(size):
             address = str(ip_address(base + (start + step) % size))
-            if address not in self.ips:
+            if address not in self.ips and not self.world.keys_at(SERVICE_IP, address):
                 self.ips[address] = key
                 return address
         raise ExhaustedError(f"service range {cidr} is exhausted: {size} of {size} addresses in use")
 
     def claim_port(self, key: Key, port: int, protocol: str) -> int:
         """Take a given node port. Raises UserError if another service has it for the protocol."""
-        holder = self.node_ports.setdefault((port, protocol), key)
+        stored = self.world.keys_at(SERVICE_NODE_PORT, str(port), protocol)
+        holder = self.node_ports.get((port, protocol)) or min((other for other in stored if other != key), default=key)
         if holder != key:
             raise UserError(f"{key}: spec.ports: nodePort {port}/{protocol} belongs to {holder}")
+        self.node_ports[port, protocol] = key
         return port
 
     def new_port(self, key: Key, protocol: str) -> int:
         """A free node port. Raises ExhaustedError."""
         for port in NODE_PORTS:
-            if (port, protocol) not in self.node_ports:
+            if (port, protocol) not in self.node_ports and not self.world.keys_at(SERVICE_NODE_PORT, str(port), protocol):
                 return self.claim_port(key, port, protocol)
         raise ExhaustedError(f"node ports {NODE_PORTS.start}-{NODE_PORTS.stop - 1}/{protocol} are exhausted")
 
 
-def ranges_from(cidrs: Sequence[str], stored: Sequence[Document], applied: Sequence[Document]) -> Ranges:
-    """What is taken: by stored services, and by what `applied` ones ask for by name, before anything new is given out.
+def ranges_from(cidrs: Sequence[str], world: World, applied: Sequence[Document]) -> Ranges:
+    """What is taken: by services of the world, and by what `applied` ones ask for by name, before anything new is given out.
 
     Raises UserError if an applied service asks for what another has.
     """
-    ranges = Ranges(tuple(ip_network(cidr) for cidr in cidrs))
-    for document in stored:
-        key, spec = key_of(document), document.get("spec") or {}
-        for ip in _given_ips(spec):
-            ranges.ips.setdefault(str(ip_address(ip)), key)
-        for port, protocol in _given_ports(spec):
-            ranges.node_ports.setdefault((port, protocol), key)
+    ranges = Ranges(tuple(ip_network(cidr) for cidr in cidrs), world)
     for document in applied:
         key, spec = key_of(document), document.get("spec") or {}
         for ip in _given_ips(spec):

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairway_agent.admission import Ranges, admit, ranges_from
+from fairway_agent.admission import admit, ranges_from
 from fairway_agent.reconcile import Reconciler
 from fairway_core.codec import encode_slice, key_of
 from fairway_core.documents import check_document, with_namespace
@@ -134,14 +134,18 @@ class Objects:
             if dry_run or not writes:
                 return revision, results
             try:
-                return await self._store.commit(writes), results
+                revision = await self._store.commit(writes)
+                # The next apply must find in the world what this one gave out.
+                await self._reconciler.seen(revision)
+                return revision, results
             except ConflictError:
                 # Somebody else wrote one of them in between; look again.
                 continue
         raise ConflictError("the objects keep changing while they are applied; nothing was changed")
 
     async def _plan(self, documents: Mapping[Key, Document]) -> tuple[int, list[Result], list[Write]]:
-        ranges = await self._ranges([document for key, document in documents.items() if key.kind == "Service"])
+        services = [document for key, document in documents.items() if key.kind == "Service"]
+        ranges = ranges_from(self._cidrs, self._reconciler.world, services)
         results: list[Result] = []
         writes: list[Write] = []
         for key, document in documents.items():
@@ -154,10 +158,6 @@ class Objects:
             results.append(Result(key, "configured" if entry else "created", before, after))
             writes.append(Put(key, after, entry.revision if entry else 0))
         return self._reconciler.world.revision, results, writes
-
-    async def _ranges(self, applied: Sequence[Document]) -> Ranges:
-        stored = [entry.document for entry in (await self._store.list("Service")).entries] if applied else []
-        return ranges_from(self._cidrs, stored, applied)
 
     async def delete(self, keys: Sequence[Key]) -> tuple[int, list[Result]]:
         """Remove all of `keys`; a missing one is reported, not an error. Raises ConflictError for an attached pod."""

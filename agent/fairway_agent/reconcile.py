@@ -28,6 +28,8 @@ from fairway_store.api import Changed, Entry, Expired, InSync, Store
 T = TypeVar("T")
 
 RETRY_SECONDS = 1.0
+SEEN_SECONDS = 30.0
+WORLD = "world"
 
 
 class Subscriber(Protocol):
@@ -74,6 +76,7 @@ class Reconciler:
         self._reached = 0
         self._wake = asyncio.Event()
         self._subscribers: list[Subscriber] = []
+        self._worlds = LiveRevisions([WORLD])
         self._told = self.world
         self._unseen: set[Key] = set()
         self._unapplied = False
@@ -84,6 +87,10 @@ class Reconciler:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Follow every later step. Subscribe before `run` to see the first one, which carries the whole world."""
         self._subscribers.append(subscriber)
+
+    async def seen(self, revision: int) -> bool:
+        """Wait until the world is at `revision`, live or not; False if that takes unreasonably long."""
+        return await self._worlds.wait(revision, [WORLD], SEEN_SECONDS)
 
     def request_verify(self) -> None:
         """Compare the kernel in full at the next opportunity: something else may have changed our tables."""
@@ -145,6 +152,7 @@ class Reconciler:
         before = self.world
         after, touched = before.apply([change for change in changes if change is not None], revision)
         self.world = after
+        self._worlds.advance(WORLD, revision)
         step = Step(before, after, touched)
         if touched or self._unapplied or self._verify or not self.synced.is_set():
             await self._apply(step)

@@ -29,6 +29,7 @@ POD_LABEL = "pod-label"
 SERVICE_NS = "service-ns"
 SERVICE_SELECTOR = "service-selector"
 SERVICE_IP = "service-ip"
+SERVICE_NODE_PORT = "service-node-port"
 SLICE_SERVICE = "slice-service"
 POLICY_NS = "policy-ns"
 ATTACHMENT_POD = "attachment-pod"
@@ -57,6 +58,9 @@ def _service_index(service: Service) -> Iterator[IndexKey]:
     yield (SERVICE_NS, namespace)
     for ip in (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips):
         yield (SERVICE_IP, ip)
+    for port in service.ports:
+        if port.node_port:
+            yield (SERVICE_NODE_PORT, str(port.node_port), port.protocol)
     if service.selector and service.selector.requirements:
         # One pair is enough to find the service from a pod that carries it; the whole selector is checked afterwards.
         first = service.selector.requirements[0]

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway_agent.admission import NODE_PORTS, admit, ranges_from
+from fairway_core.codec import decode, key_of
 from fairway_core.errors import ExhaustedError, UserError
+from fairway_core.world import Change, World
 
 CIDRS = ("10.96.0.0/24", "fd00:10:96::/112")
 
@@ -24,8 +26,12 @@ def service(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def world_of(*stored: dict[str, Any]) -> World:
+    return World().apply([Change(key_of(document), decode(document)) for document in stored], 1)[0]
+
+
 def fresh(*stored: dict[str, Any], cidrs: tuple[str, ...] = CIDRS) -> Any:
-    return ranges_from(cidrs, stored, ())
+    return ranges_from(cidrs, world_of(*stored), ())
 
 
 def test_a_service_gets_one_address_of_the_first_family() -> None:
@@ -51,7 +57,7 @@ def test_a_family_without_range_is_refused() -> None:
 def test_an_address_is_kept_for_life() -> None:
     stored = admit(service("web"), None, fresh())
     changed = service("web", ports=[{"port": 8080}])
-    again = admit(changed, stored, ranges_from(CIDRS, [stored], ()))
+    again = admit(changed, stored, ranges_from(CIDRS, world_of(stored), ()))
     assert again["spec"]["clusterIPs"] == stored["spec"]["clusterIPs"]
 
 
@@ -62,13 +68,13 @@ def test_a_taken_address_is_refused_and_names_its_holder() -> None:
 
 
 def test_nobody_is_given_what_another_of_the_same_apply_holds_or_asks_for() -> None:
-    ranges = ranges_from(("10.96.0.0/29",), (), ())
+    ranges = ranges_from(("10.96.0.0/29",), world_of(), ())
     held = [admit(service(name), None, ranges) for name in ("a", "b", "c", "d")]
     asked = service(
         "z", clusterIP=next(f"10.96.0.{n}" for n in range(1, 7) if all(d["spec"]["clusterIP"] != f"10.96.0.{n}" for d in held))
     )
     applied = [service("new"), *(service(d["metadata"]["name"]) for d in held), asked]
-    again = ranges_from(("10.96.0.0/29",), held, applied)
+    again = ranges_from(("10.96.0.0/29",), world_of(*held), applied)
     before = [None, *held, None]
     ips = [admit(document, old, again)["spec"]["clusterIP"] for document, old in zip(applied, before, strict=True)]
     assert ips[1:5] == [d["spec"]["clusterIP"] for d in held]
@@ -89,7 +95,7 @@ def test_node_ports_are_given_kept_and_guarded() -> None:
     stored = admit(service("web", type="NodePort"), None, fresh())
     port = stored["spec"]["ports"][0]["nodePort"]
     assert port in NODE_PORTS
-    again = admit(service("web", type="NodePort"), stored, ranges_from(CIDRS, [stored], ()))
+    again = admit(service("web", type="NodePort"), stored, ranges_from(CIDRS, world_of(stored), ()))
     assert again["spec"]["ports"][0]["nodePort"] == port
     with pytest.raises(UserError, match="nodePort"):
         admit(service("api", type="NodePort", ports=[{"port": 1, "nodePort": port}]), None, fresh(stored))
