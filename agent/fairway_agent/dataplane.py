@@ -17,7 +17,7 @@ from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.nft.compiler import Compiler
 from fairway_kernel.nft.objects import Chain, Elements, Layout
 from fairway_kernel.nft.runner import NftRunner
-from fairway_kernel.nft.tables import NftTables
+from fairway_kernel.nft.tables import NftTables, Repair
 from fairway_policy.compiler import PolicyCompiler
 from fairway_policy.generation import (
     GENERATION_MASK,
@@ -81,14 +81,20 @@ class Dataplane:
     def retry(self) -> Applied:
         """Commit whatever is still pending."""
         delta = self.tables.commit()
-        # At start always: the agent may have died between a change that took rights away and its bump.
-        bumped = not self._judged or self._policy.tightens(delta)
-        if bumped:
+        # At start always: the agent may have died between a change that took rights away and its bump. After a comparison with
+        # the kernel too: while our rules were not as they should be, anything may have been let in.
+        if isinstance(delta, Repair) or self._policy.tightens(delta):
             self._judged = False
-            self._bump()
-            self._judged = True
+        bumped = not self._judged
+        self._judge()
         self._forget_stale_flows()
         return Applied(len(delta), bumped)
+
+    def _judge(self) -> None:
+        """Have every connection judged anew, if that is due; what fails stays due."""
+        if not self._judged:
+            self._bump()
+            self._judged = True
 
     def _forget_stale_flows(self) -> None:
         """UDP clients stick to a dead endpoint for as long as their flow is tracked."""
@@ -114,7 +120,11 @@ class Dataplane:
 
     def verify(self) -> int:
         """Compare with the kernel in full and repair; the number of repaired elements and chains."""
-        return len(self.tables.verify())
+        repaired = len(self.tables.verify())
+        if repaired:
+            self._judged = False
+        self._judge()
+        return repaired
 
     def close(self) -> None:
         self.tables.close()

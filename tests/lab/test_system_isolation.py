@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.lab.system import container, policy, service, topology
+from tests.lab.system import container, on_node, policy, service, topology
 
 from fairway_kernel import netns
 from fairway_netlab.attach import attach, detach
@@ -152,3 +152,27 @@ def test_a_forbidden_connection_is_cut_and_its_neighbour_lives(lab: LabFactory) 
                 time.sleep(0.02)
     for sock in links.values():
         sock.close()
+
+
+def test_a_connection_opened_while_rules_were_gone_does_not_outlive_their_repair(lab: LabFactory) -> None:
+    """What a stranger let in is judged again once the rules are back."""
+    one = lab(topology(containers=[container("a", app="a"), container("server", "payments", 8080)]))
+    one.apply([policy("closed", "payments")])
+    attempts = []
+    for _ in range(20):
+        # The isolated identities are emptied: until the agent notices, nobody is isolated.
+        on_node(one, "nft", "flush", "set", "inet", "fairway", "policy_isolated_ingress")
+        try:
+            link = netns.run_in(one.netns("a"), lambda: socket.create_connection((one.address("server"), 8080), 1))
+        except OSError:
+            time.sleep(1.2)
+            continue
+        attempts.append(link)
+        break
+    (link,) = attempts
+    matrix_closed = Matrix(one).expect_none("a", "server", 8080, family=4)
+    matrix_closed.check()
+    with link, pytest.raises(ConnectionResetError):
+        for _ in range(20):
+            link.sendall(b"ping")
+            time.sleep(0.05)
