@@ -33,10 +33,6 @@ class Permit:
         """Whether everything in `other` is also in this one."""
         return self | other == self
 
-    def allows(self, protocol: str, port: int) -> bool:
-        """Whether one destination port of one protocol is in the set; `port` is ignored for protocols without ports."""
-        return self.everything or any(name == protocol and low <= port <= high for name, low, high in self.ranges)
-
 
 NOTHING = Permit()
 EVERYTHING = Permit(everything=True)
