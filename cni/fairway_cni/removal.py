@@ -73,11 +73,12 @@ class Remover:
     async def _reap_link(self, attachment: Attachment, release: Callable[[], None]) -> None:
         try:
             await self._threads.run(self._wires.detach, attachment)
-        except FairwayError as fault:
-            self._log.warning("link %s is cut off, but not removed: %s", attachment.host_ifname, fault)
-        try:
             for error in await self._let_go(attachment):
                 self._log.warning("removing %s: %s", attachment.meta.name, error)
+        except FairwayError as fault:
+            # A restarted agent removes the orphan and finds the addresses free.
+            text = "link %s is cut off, but not removed, and its addresses stay taken until the agent starts again: %s"
+            self._log.warning(text, attachment.host_ifname, fault)
         finally:
             release()
 

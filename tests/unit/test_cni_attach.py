@@ -485,6 +485,19 @@ async def test_a_link_lost_right_after_its_add_is_made_anew(node: Node) -> None:
     assert len(node.attachments) == 1
 
 
+async def test_the_address_of_a_link_that_will_not_go_is_not_given_away(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await node.call("ADD")
+    ips = node.attachments[0].ips
+
+    def refuse(host_ifname: str, addresses: Sequence[str]) -> None:
+        raise KernelError(errno.EBUSY, "delete link")
+
+    monkeypatch.setattr(node.links, "detach", refuse)
+    await node.call("DEL")
+    await node.attacher.settle()
+    assert all(node.pool.owner_of(ip) for ip in ips)
+
+
 async def test_an_attachment_taken_for_dead_too_early_is_left_alone(node: Node) -> None:
     """Recovery may look while an ADD is under way and act after it has ended."""
     await node.call("ADD")

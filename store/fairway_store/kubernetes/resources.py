@@ -8,7 +8,6 @@ from fairway_core.keys import KINDS, Kind
 
 BUILT_IN = frozenset({"v1", "discovery.k8s.io/v1", "networking.k8s.io/v1"})
 """Groups that every supported server has. Their absence is a fault; that of another group is no news."""
-OWN_GROUP = "fairway.dev/"
 LOCAL = frozenset({"Attachment"})
 """Kinds that belong to the node alone and never reach the API server."""
 
