@@ -21,6 +21,8 @@ SLOT: Final = 4160
 """Octets per received datagram: more than the largest query we take, so that a longer one is seen to be longer."""
 OUT: Final = SIZE * 1280
 """Octets of replies per call: each is at most 1232."""
+SHORT: Final = 16
+"""Octets of a sockaddr_in."""
 ADDRESS: Final = 28
 """Octets of a sockaddr_in6, the longest we meet."""
 RETRIES: Final = 3
@@ -45,7 +47,7 @@ class Batch:
         ffi: Any = FFI()
         ffi.cdef(_DECLARATIONS)
         self._ffi, self._lib, self._fd = ffi, ffi.dlopen(None), listener.fileno()
-        self._address = 16 if listener.family == socket.AF_INET else ADDRESS
+        self._address = SHORT if listener.family == socket.AF_INET else ADDRESS
         self._inputs, self._outputs = ffi.new("char[]", SIZE * SLOT), ffi.new("char[]", OUT)
         self._names = ffi.new("char[]", SIZE * ADDRESS)
         self._in_parts, self._out_parts = ffi.new("struct iovec[]", SIZE), ffi.new("struct iovec[]", SIZE)
@@ -132,6 +134,11 @@ class Batch:
         """Send one reply to an address from `sender`; whether it left."""
         sent: int = self._lib.sendto(self._fd, reply, len(reply), socket.MSG_DONTWAIT, sender, len(sender))
         return sent >= 0
+
+
+def client_of(sender: bytes) -> bytes:
+    """The address in a sockaddr, packed: 4 or 16 octets."""
+    return sender[4:8] if len(sender) == SHORT else sender[8:24]
 
 
 def host_of(sender: bytes) -> str:

@@ -59,8 +59,10 @@ class Resolver:
         self._turn = 0
         self._kept: Kept | None = None
 
-    def handle(self, data: bytes, tcp: bool) -> bytes | Later | None:
-        """The reply; or how to get it from an upstream; or None for a message that must be dropped."""
+    def handle(self, data: bytes, tcp: bool, client: bytes = b"") -> bytes | Later | None:
+        """The reply; or how to get it from an upstream; or None for a message that must be dropped. `client` is the address of
+        the sender, packed: 4 or 16 octets in network order, none if it is not known.
+        """
         query = parse_query(data)
         if query is None:
             self._counters.add("dropped")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from fairway_dns.counters import Counters
 from fairway_dns.resolver import Later, Resolver
@@ -71,6 +72,7 @@ class _Conversation:
         self._writer = writer
         self._resolver = resolver
         self._limits = limits
+        self._client = _peer(writer)
         self._slots = asyncio.Semaphore(limits.pipelined)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -78,7 +80,7 @@ class _Conversation:
         """Serve until the client closes, is idle, or sends what must be dropped."""
         try:
             while (data := await self._next()) is not None:
-                reply = self._resolver.handle(data, tcp=True)
+                reply = self._resolver.handle(data, tcp=True, client=self._client)
                 if reply is None:
                     return
                 if isinstance(reply, bytes):
@@ -119,3 +121,9 @@ class _Conversation:
         self._writer.write(len(reply).to_bytes(2, "big") + reply)
         async with asyncio.timeout(self._limits.send):
             await self._writer.drain()
+
+
+def _peer(writer: asyncio.StreamWriter) -> bytes:
+    """The client's address, packed; empty if the connection has gone already."""
+    name = writer.get_extra_info("peername")
+    return ip_address(name[0].partition("%")[0]).packed if name else b""

@@ -9,14 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fairway_core.clock import Clock
-from fairway_dns.batch import Batch
+from fairway_dns.batch import Batch, client_of
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import FastCache
 from fairway_dns.resolver import Later, Resolver
 
 DISCARD = 9
-SHORT = 16
-"""Octets of a sockaddr_in."""
 MAX_DRAIN = 1000
 """Batches read at the end; only a flood that cannot be turned away needs a bound."""
 
@@ -156,14 +154,14 @@ class UdpServer:
         """Answer up to `most` of the queries that wait."""
         for _ in range(min(most, len(self._waiting))):
             data, sender = self._waiting.popleft()
-            reply = self._resolver.handle(data, tcp=False)
+            reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
             if isinstance(reply, bytes):
                 self._send(reply, sender)
             elif reply is not None:
                 self._later(reply, sender)
 
     def _later(self, reply: Later, sender: bytes) -> None:
-        host = sender[4:8] if len(sender) == SHORT else sender[8:24]
+        host = client_of(sender)
         waiting = self._pending.get(host, 0)
         if self._total >= self._limits.pending or waiting >= self._limits.per_client:
             self._counters.add("overload")
