@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fairway_agent.admission import admit, ranges_from
 from fairway_agent.reconcile import Reconciler
@@ -19,8 +19,11 @@ from fairway_core.selectors import Selector
 from fairway_core.world import KIND, World, is_derived
 from fairway_store.api import ANY, Delete, Document, Put, Store, Write
 
+T = TypeVar("T")
 COMMIT_TRIES = 5
 FOLLOW_LIMIT = 10_000
+SLICE = 50
+"""Objects handled at a time: about 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class Objects:
     async def apply(self, documents: Sequence[Document], dry_run: bool) -> tuple[int, list[Result]]:
         """Create or replace all of `documents`. Raises UserError, ConflictError; then nothing has changed."""
         self._refuse_read_only()
-        for document in documents:
+        async for document in _unhurried(documents):
             check_document(document)
         documents = [with_namespace(document) for document in documents]
         keys = [key_of(document) for document in documents]
@@ -148,7 +151,7 @@ class Objects:
         ranges = ranges_from(self._cidrs, self._reconciler.world, services)
         results: list[Result] = []
         writes: list[Write] = []
-        for key, document in documents.items():
+        async for key, document in _unhurried(documents.items()):
             entry = await self._store.get(key)
             before = entry.document if entry else None
             after = admit(document, before, ranges, running=self._attached(key))
@@ -183,6 +186,14 @@ class Objects:
 
     def _attached(self, key: Key) -> bool:
         return key.kind == "Pod" and bool(self._reconciler.world.keys_at("attachment-pod", key.namespace, key.name))
+
+
+async def _unhurried(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items; the event loop gets its turn after each slice, so that a long apply delays nobody else."""
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 def _labels(document: Document) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +108,10 @@ def _key(document: dict[str, Any]) -> Key:
 class Api:
     """The control API as a client sees it."""
 
-    def __init__(self, session: aiohttp.ClientSession, rig: Rig) -> None:
+    def __init__(self, session: aiohttp.ClientSession, rig: Rig, stop: Callable[[], Awaitable[None]]) -> None:
         self.session = session
         self.rig = rig
+        self.stop = stop
 
     async def call(self, method: str, path: str, body: Any = None, **kwargs: Any) -> tuple[int, Any]:
         """Status and decoded body."""
@@ -144,7 +145,7 @@ async def served(directory: Path, rig: Rig | None = None) -> AsyncIterator[Api]:
         runner = await serve_unix(application(routes, LOG), directory / "agent.sock")
         connector = aiohttp.UnixConnector(path=str(directory / "agent.sock"))
         async with aiohttp.ClientSession(connector=connector) as session:
-            yield Api(session, rig)
+            yield Api(session, rig, runner.cleanup)
         await runner.cleanup()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from tests.unit.agent_rig import Rig, attachment, deny, pod, running_pod, served, service
 
+from fairway_agent.api.server import SHUTDOWN_SECONDS
 from fairway_core.errors import ConflictError, StoreUnavailable
 from fairway_store.memory import MemoryStore
 
@@ -273,6 +276,32 @@ async def test_a_client_that_leaves_is_forgotten(tmp_path: Path, monkeypatch: py
                 break
         assert not followers
         await api.applied(pod("a"))
+
+
+async def test_stopping_waits_for_no_watch(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(served(tmp_path))
+        stream = await api.session.get("http://agent/v1/objects/pods?watch=1")
+        await stream.content.readline()
+        waiting = asyncio.create_task(api.session.get("http://agent/v1/wait?revision=99&timeout=60"))
+        await asyncio.sleep(0.1)
+        start = time.monotonic()
+        await api.stop()
+        # Left to themselves they would hold it up for SHUTDOWN_SECONDS.
+        assert time.monotonic() - start < SHUTDOWN_SECONDS / 2
+        stream.close()
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_a_long_apply_lets_others_have_their_turn(tmp_path: Path) -> None:
+    async with served(tmp_path) as api:
+        applying = asyncio.create_task(api.rig.objects.apply([pod(f"p{number}") for number in range(1000)], dry_run=False))
+        turns = 0
+        while not applying.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 30
 
 
 async def test_status_and_wait_tell_what_is_live(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from fairway_agent.api.body import json_object, number_parameter
+from fairway_agent.api.lingering import lingering
 from fairway_agent.live import LiveRevisions
 from fairway_agent.metrics import Metrics
 from fairway_agent.reconcile import Reconciler
@@ -66,7 +67,9 @@ class InsightRoutes:
         revision = int(number_parameter(request, "revision", 0))
         timeout = min(number_parameter(request, "timeout", 30), MAX_WAIT_SECONDS)
         parts = self._live.snapshot()
-        if not await self._live.wait(revision, parts, timeout):
+        with lingering(request):
+            reached = await self._live.wait(revision, parts, timeout)
+        if not reached:
             behind = ", ".join(f"{part} at {at}" for part, at in self._live.snapshot().items() if at < revision)
             raise StoreUnavailable(f"revision {revision} is not live after {timeout:g} s: {behind}")
         return web.json_response({"live": self._live.snapshot()})

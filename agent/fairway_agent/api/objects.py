@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from fairway_agent.api.body import json_object, key_from
+from fairway_agent.api.lingering import lingering
 from fairway_agent.objects import Objects, Result, key_json
 from fairway_core.errors import UserError
 from fairway_core.keys import Key, kind_named
@@ -39,7 +40,8 @@ class ObjectRoutes:
         namespace = request.query.get("namespace") if kind.namespaced else None
         selector = parse_selector(request.query.get("selector", ""))
         if request.query.get("watch") == "1":
-            return await self._follow(request, self._objects.watch(kind.name, namespace, selector))
+            with lingering(request):
+                return await self._follow(request, self._objects.watch(kind.name, namespace, selector))
         revision, items = await self._objects.select(kind.name, namespace, selector)
         return web.json_response({"revision": revision, "items": items})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from fairway_agent.api import lingering
 from fairway_agent.api.errors import error_middleware
 from fairway_core.errors import UserError
 from fairway_kernel.unixsocket import listen_unix
@@ -21,6 +22,7 @@ def application(routes: Sequence[web.RouteDef], log: logging.Logger) -> web.Appl
     """An application with our error answers; bodies are bounded to 64 MiB."""
     app = web.Application(middlewares=[error_middleware(log)], client_max_size=MAX_BODY)
     app.add_routes(routes)
+    lingering.prepare(app)
     return app
 
 
