@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from fairway_cni import documents, plan
 from fairway_cni.control import Control
 from fairway_cni.documents import Said
 from fairway_cni.plan import Identity
+from fairway_cni.work import Background
 from fairway_core.errors import ConflictError, FairwayError, StoreUnavailable
 from fairway_core.model import Attachment
 from fairway_core.world import ATTACHMENT_POD
@@ -18,15 +20,21 @@ from fairway_store.api import Delete, Entry, Put, Write
 
 COMMIT_TRIES = 4
 """How often a commit is tried because somebody else wrote the Pod in between."""
+CONFIRM_AFTER = 0.5
+"""Seconds until an attachment is confirmed in the store; this process knows it at once. Confirming later keeps the commit out of
+the way of a burst, and most of the commits away from containers that live for a moment."""
 
 
 class Records:
     """The stored side of attachments. The caller holds the lock of the attachment."""
 
-    def __init__(self, control: Control, node: str, log: logging.Logger) -> None:
+    def __init__(self, control: Control, node: str, log: logging.Logger, confirm_after: float = CONFIRM_AFTER) -> None:
         self._control = control
         self._node = node
         self._log = log
+        self._confirm_after = confirm_after
+        self._wired: set[str] = set()
+        self._background = Background()
 
     def find(self, who: Identity) -> Attachment | None:
         """The attachment as the newest world has it."""
@@ -60,8 +68,24 @@ class Records:
         revision = await self._commit(attachment, writes)
         return stored, revision
 
-    async def confirm(self, attachment: Attachment, revision: int) -> None:
-        """Record that the wiring is done; a DEL that was faster has changed the revision and wins."""
+    def confirmed(self, attachment: Attachment) -> bool:
+        """Whether its ADD has succeeded; the store learns that a little later."""
+        return attachment.confirmed or attachment.meta.name in self._wired
+
+    def succeeded(self, attachment: Attachment, revision: int) -> None:
+        """The ADD that declared it at `revision` is done: known here at once, in the store after a while."""
+        self._wired.add(attachment.meta.name)
+        self._background.start(self._confirm(attachment, revision))
+
+    async def drain(self) -> None:
+        """Wait until the store knows."""
+        await self._background.drain()
+
+    async def _confirm(self, attachment: Attachment, revision: int) -> None:
+        """A DEL that was faster has changed the revision and wins."""
+        await asyncio.sleep(self._confirm_after)
+        if attachment.meta.name not in self._wired:
+            return
         document = documents.attachment_document(replace(attachment, confirmed=True))
         try:
             await self._control.commit_quietly([Put(attachment.meta.key("Attachment"), document, revision)])
@@ -81,6 +105,7 @@ class Records:
             pods = documents.release_pod(entry, attachment, self._others(attachment)) if self._control.owns_pods else ()
             return [Delete(key), *pods]
 
+        self._wired.discard(attachment.meta.name)
         try:
             await self._control.named(await self._commit(attachment, writes))
         except TimeoutError as fault:

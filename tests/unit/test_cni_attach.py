@@ -475,7 +475,7 @@ async def test_recovery_ends_an_add_that_never_ended_and_keeps_one_whose_answer_
 
 async def test_a_link_lost_right_after_its_add_is_made_anew(node: Node) -> None:
     """The store does not know yet that the ADD has succeeded, but the agent does."""
-    node.attacher._confirm_after = 60
+    node.attacher._records._confirm_after = 60
     await node.call("ADD")
     attachment = node.attachments[0]
     assert not attachment.confirmed
