@@ -6,11 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fairway_core.errors import UserError
 from fairway_store.api import Store
 from fairway_store.memory import MemoryStore
 from fairway_store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from fairway_store.kubernetes.access import Access
+    from fairway_store.kubernetes.writer import ClusterWriter
 
 KINDS = ("sqlite", "memory", "kubernetes")
 
@@ -47,13 +52,27 @@ async def open_store(kind: str, path: Path | str, cluster: ClusterOptions | None
 async def _open_cluster(path: Path, options: ClusterOptions) -> Store:
     # Imported here: a node without a cluster should not pay for an HTTP client.
     from fairway_store.composite import CompositeStore
-    from fairway_store.kubernetes.access import from_kubeconfig, in_cluster, with_servers
     from fairway_store.kubernetes.resources import LOCAL
     from fairway_store.kubernetes.store import KubernetesStore
 
-    access = from_kubeconfig(Path(options.kubeconfig), options.context) if options.kubeconfig else in_cluster()
-    cluster = KubernetesStore(with_servers(access, options.servers), options.report, options.log)
+    cluster = KubernetesStore(_access(options), options.report, options.log)
     store = CompositeStore(await SqliteStore.open(path), cluster, LOCAL)
     await store.load()
     cluster.start()
     return store
+
+
+def open_writer(options: ClusterOptions) -> ClusterWriter:
+    """What the agent writes to the API server with. Raises UserError for credentials that cannot be used."""
+    from fairway_store.kubernetes.client import ApiClient
+    from fairway_store.kubernetes.timing import Timing
+    from fairway_store.kubernetes.writer import KubernetesWriter
+
+    return KubernetesWriter(ApiClient(_access(options), Timing(), options.log))
+
+
+def _access(options: ClusterOptions) -> Access:
+    from fairway_store.kubernetes.access import from_kubeconfig, in_cluster, with_servers
+
+    access = from_kubeconfig(Path(options.kubeconfig), options.context) if options.kubeconfig else in_cluster()
+    return with_servers(access, options.servers)

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,22 @@ from fairway_store.kubernetes.resources import Resource
 from fairway_store.kubernetes.timing import Timing
 
 USER_AGENT = "fairway"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: `verb` as RBAC names it, `path` if it is not the whole collection's, and what is sent, if anything is."""
+
+    verb: str
+    resource: Resource
+    query: Mapping[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    path: str = ""
+    body: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource.plural}"
 
 
 class ApiClient:
@@ -36,50 +53,61 @@ class ApiClient:
     async def get(self, resource: Resource, query: Mapping[str, str]) -> Any:
         """The decoded answer to a list. Raises ApiFault."""
         timeout = aiohttp.ClientTimeout(total=self._timing.request, sock_connect=self._timing.connect)
-        async with self._request("list", resource, query, timeout) as response:
+        return await self._decoded(Call("list", resource, query), timeout)
+
+    async def send(self, call: Call) -> Any:
+        """The decoded answer to a write. Raises ApiFault."""
+        timeout = aiohttp.ClientTimeout(total=self._timing.request, sock_connect=self._timing.connect)
+        return await self._decoded(call, timeout)
+
+    async def _decoded(self, call: Call, timeout: aiohttp.ClientTimeout) -> Any:
+        async with self._request(call, timeout) as response:
             body = await response.read()
         try:
             return json.loads(body)
         except ValueError as fault:
-            raise ApiFault(f"list {resource.plural}: the answer is not JSON") from fault
+            raise ApiFault(f"{call}: the answer is not JSON") from fault
 
     async def stream(self, resource: Resource, query: Mapping[str, str], silence: float) -> AsyncGenerator[bytes, None]:
         """The bytes of a watch as they come. Raises ApiFault when it breaks or brings nothing for `silence` seconds."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timing.connect, sock_read=silence)
-        async with self._request("watch", resource, query, timeout) as response:
+        async with self._request(Call("watch", resource, query), timeout) as response:
             async for data in response.content.iter_any():
                 yield data
 
     @asynccontextmanager
-    async def _request(
-        self, verb: str, resource: Resource, query: Mapping[str, str], timeout: aiohttp.ClientTimeout
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(self, call: Call, timeout: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         server = self._access.servers[self._current]
         try:
-            async with self._open().get(
-                server + resource.path,
-                params=query,
-                headers=self._headers(),
+            async with self._open().request(
+                call.method,
+                server + (call.path or call.resource.path),
+                params=call.query,
+                data=None if call.body is None else json.dumps(call.body).encode(),
+                headers=self._headers(call),
                 timeout=timeout,
                 ssl=self._tls,
                 server_hostname=self._access.server_name or None,
                 allow_redirects=False,
             ) as response:
-                if response.status != 200:
-                    raise self._refused(fault_of(response.status, response.headers, await response.read(), verb, resource))
+                if response.status not in (200, 201):
+                    body = await response.read()
+                    raise self._refused(fault_of(response.status, response.headers, body, call.verb, call.resource))
                 yield response
         except aiohttp.ClientConnectorError as fault:
             self._leave(server)
-            raise ApiFault(f"{verb} {resource.plural}: {server} cannot be reached: {fault}") from fault
+            raise ApiFault(f"{call}: {server} cannot be reached: {fault}") from fault
         except TimeoutError as fault:
             self._leave(server)
-            raise Silent(f"{verb} {resource.plural}: {server} has gone silent") from fault
+            raise Silent(f"{call}: {server} has gone silent") from fault
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as fault:
-            raise ApiFault(f"{verb} {resource.plural}: {server}: {str(fault) or type(fault).__name__}") from fault
+            raise ApiFault(f"{call}: {server}: {str(fault) or type(fault).__name__}") from fault
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, call: Call) -> dict[str, str]:
         token = self._access.bearer()
         headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
         return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 
     def _refused(self, fault: ApiFault) -> ApiFault:

@@ -13,6 +13,7 @@ from fairway_core.errors import FairwayError
 from fairway_store.kubernetes.resources import Resource
 
 GONE_REASONS = frozenset({"Expired", "Gone"})
+WRITES = frozenset({"create", "patch"})
 
 
 class ApiFault(FairwayError):
@@ -39,6 +40,14 @@ class NotOffered(ApiFault):
     """The server understands the request but not this option of it (a streaming list)."""
 
 
+class Exists(ApiFault):
+    """There is an object of that name already."""
+
+
+class Unwelcome(ApiFault):
+    """The object will not be taken, however often it is offered: it is invalid, or its namespace is going away."""
+
+
 class Silent(ApiFault):
     """Nothing came for too long; the connection is taken for dead."""
 
@@ -61,7 +70,12 @@ def status_fault(status: Mapping[str, Any], verb: str, resource: Resource, retry
     what = f"{verb} {resource.plural}"
     message = f"{what}: {status.get('message') or reason or 'no explanation'} ({code})"
     details = _mapping(status.get("details"))
+    causes = {_mapping(cause).get("reason") for cause in details.get("causes") or ()}
     wait = retry_after or _seconds(details.get("retryAfterSeconds"))
+    if verb in WRITES and (code in (400, 413, 422) or "NamespaceTerminating" in causes):
+        return Unwelcome(message, wait)
+    if reason == "AlreadyExists":
+        return Exists(message, wait)
     if code == 410 or reason in GONE_REASONS:
         return Gone(message, wait)
     if code == 401:
@@ -72,7 +86,7 @@ def status_fault(status: Mapping[str, Any], verb: str, resource: Resource, retry
         return NotInstalled(message, wait)
     if code in (400, 422):
         return NotOffered(message, wait)
-    if any(_mapping(cause).get("reason") == "ResourceVersionTooLarge" for cause in details.get("causes") or ()):
+    if "ResourceVersionTooLarge" in causes:
         return Ahead(message, wait)
     return ApiFault(message, wait)
 

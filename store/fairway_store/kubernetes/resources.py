@@ -34,6 +34,11 @@ class Resource:
         return f'{verb} {self.plural} in API group "{group}" at the cluster scope'
 
 
+EVENTS = Resource("Event", "events.k8s.io/v1", "events")
+NODE_STATUS = Resource("Node", "v1", "nodes/status", namespaced=False)
+"""What is written, and never read."""
+
+
 def resource_of(kind: Kind) -> Resource:
     """The collection that holds the objects of `kind`."""
     return Resource(kind.name, kind.api_version, kind.plural, kind.namespaced, kind.api_version in BUILT_IN)
