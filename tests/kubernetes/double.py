@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from tests.kubernetes.writes import RefusalError, Writes
 
 from fairway_core.keys import KINDS, Kind
 
@@ -23,8 +24,8 @@ INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 @dataclass(frozen=True)
 class Fault:
-    """`on` is list or watch. `status`: answer with it; `gone`: an ERROR event of 410 after `after` events; `cut`: break off in
-    the middle of the next one; `hang`: say nothing more; `twice`: send every event twice; `end`: close properly."""
+    """`on` is list, watch, create or patch. `status`: answer with it; `gone`: an ERROR event of 410 after `after` events; `cut`:
+    break off in the middle of the next one; `hang`: say nothing more; `twice`: send every event twice; `end`: close properly."""
 
     on: str
     status: int = 0
@@ -60,6 +61,7 @@ class Double:
         self.bookmarks = bookmarks
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, str]] = []
+        self.writes = Writes(self._node, self.put)
         self.collections = {_path(kind): Collection(kind) for kind in KINDS if kind.name != "Attachment"}
         self._moved = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -134,6 +136,7 @@ class Double:
         """Serve on a socket, or on a port of its own, kept over restarts; the URL."""
         app = web.Application()
         app.router.add_get("/{tail:.*}", self._serve)
+        app.router.add_route("*", "/{tail:.*}", self._write)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
         if listener is None:
@@ -164,6 +167,23 @@ class Double:
         if verb == "watch":
             return await self._watch(request, collection, fault)
         return await self._list(request, collection, fault)
+
+    async def _write(self, request: web.Request) -> web.Response:
+        verb = {"POST": "create", "PATCH": "patch"}.get(request.method, request.method.lower())
+        self.requests.append((verb, "events" if "/events" in request.path else request.path.rpartition("/")[2]))
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _status(401, "Unauthorized", "Unauthorized")
+        fault = self._fault(verb)
+        if fault.status:
+            return _status(fault.status, "Forbidden" if fault.status == 403 else "InternalError", "refused by the test")
+        try:
+            code, document = self.writes.carry_out(request.method, request.path, request.content_type, await request.read())
+        except RefusalError as refusal:
+            return _status(refusal.code, refusal.reason, refusal.message, cause=refusal.cause)
+        return web.json_response(document, status=code)
+
+    def _node(self, name: str) -> dict[str, Any] | None:
+        return self.collections["/api/v1/nodes"].objects.get(("", name))
 
     def _fault(self, verb: str) -> Fault:
         for fault in self.faults:
@@ -301,6 +321,7 @@ def _path(kind: Kind) -> str:
     return f"/{'apis' if '/' in kind.api_version else 'api'}/{kind.api_version}/{kind.plural}"
 
 
-def _status(code: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def _status(code: int, reason: str, message: str, headers: Mapping[str, str] | None = None, cause: str = "") -> web.Response:
     body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason}
+    body |= {"details": {"causes": [{"reason": cause}]}} if cause else {}
     return web.json_response({**body, "code": code}, status=code, headers=headers)
