@@ -41,6 +41,9 @@ from fairway_core.selectors import Selector, selector_from_document, selector_fr
 
 Document = Mapping[str, Any]
 
+AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
+"""A node that carries it is about to go (KEP-3836)."""
+
 
 def key_of(document: Document) -> Key:
     """The key a document has by its kind and metadata. Raises UserError."""
@@ -88,13 +91,21 @@ def _namespace(meta: Meta, document: Document) -> Namespace:
 def _node(meta: Meta, document: Document) -> Node:
     status = document.get("status") or {}
     spec = _spec(document)
-    addresses = tuple(
-        read.address(item["address"])
+    addresses = [
+        (item["type"], read.address(item["address"]))
         for item in status.get("addresses") or ()
         if item.get("type") in ("InternalIP", "ExternalIP")
-    )
+    ]
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    return Node(meta, addresses, tuple(map(read.cidr, cidrs)))
+    going = any(taint.get("key") == AUTOSCALER_TAINT for taint in spec.get("taints") or ())
+    return Node(
+        meta=meta,
+        addresses=tuple(address for _, address in addresses),
+        pod_cidrs=tuple(map(read.cidr, cidrs)),
+        internal=tuple(address for kind, address in addresses if kind == "InternalIP"),
+        leaving=going or bool(document["metadata"].get("deletionTimestamp")),
+        created=read.text(document["metadata"].get("creationTimestamp")),
+    )
 
 
 def _pod(meta: Meta, document: Document) -> Pod:

@@ -256,3 +256,17 @@ def test_second_interface_has_default_routes_of_its_own(stage: Stage) -> None:
 
 def test_default_mtu_without_a_default_route(stage: Stage) -> None:
     assert stage.links.default_mtu() == 1500
+
+
+def test_routes_to_other_nodes_need_a_link(stage: Stage) -> None:
+    near = {"10.1.0.0/24": "192.0.2.2"}
+    refused = stage.links.ensure_peer_routes(near)
+    assert (refused.changed, list(refused.refused)) == (0, ["10.1.0.0/24"])
+    if isinstance(stage.links, FakeLinks):
+        stage.links.add_link("192.0.2.0/24")
+    else:
+        stage.links.ensure_bridge(Bridge("fw-near", "02:00:00:00:00:77", ("192.0.2.1/24",)))
+    done = stage.links.ensure_peer_routes({**near, "10.2.0.0/24": "198.51.100.1"})
+    assert (done.changed, list(done.refused)) == (1, ["10.2.0.0/24"])
+    assert stage.links.ensure_peer_routes(near).changed == 0
+    assert stage.links.ensure_peer_routes({}).changed == 1

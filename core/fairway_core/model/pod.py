@@ -14,13 +14,28 @@ class Namespace:
     meta: Meta
 
 
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine that runs pods. Addresses and CIDRs are canonical text."""
+    """A machine that runs pods. Addresses and CIDRs are canonical text.
+
+    `addresses` are all of it, `internal` those that the nodes of the cluster use among themselves (type InternalIP). `leaving`:
+    it is being deleted, or the cluster autoscaler said it will be (KEP-3836). `created` is the time as the API server wrote it.
+    """
 
     meta: Meta
     addresses: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
+    internal: tuple[str, ...] = ()
+    leaving: bool = False
+    created: str = ""
+
+    @property
+    def zone(self) -> str:
+        """The zone it is in; empty if nobody said so."""
+        return self.meta.labels.get(ZONE_LABEL, "")
 
 
 @dataclass(frozen=True, slots=True, order=True)

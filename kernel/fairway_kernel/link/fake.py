@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from threading import RLock
 
 from fairway_core.errors import KernelError
-from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, Veth
+from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, PeerRoutes, Veth
 from fairway_kernel.link.shaping import redirector_name, wanted_shapes
 from fairway_kernel.link.wiring import gateways, port_mac
 
@@ -31,6 +31,8 @@ class _State:
     neighbours: dict[tuple[str, str], str] = field(default_factory=dict)
     loopback: set[str] = field(default_factory=set)
     service_routes: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+    peers: set[tuple[str, str]] = field(default_factory=set)
     shapes: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -54,6 +56,11 @@ class FakeLinks:
         with self._lock:
             self._state.namespaces[path] = set(interfaces)
             return path
+
+    def add_link(self, cidr: str) -> None:
+        """A link of the node on which the addresses of `cidr` are reached directly."""
+        with self._lock:
+            self._state.links.add(cidr)
 
     def remove_namespace(self, path: str) -> None:
         """The container died: its end of every pair goes, and with it the host end and its routes on the veth itself."""
@@ -94,6 +101,19 @@ class FakeLinks:
         with self._lock:
             self.calls.append(("ensure_service_routes", ",".join(cidrs)))
             self._state.service_routes = {str(ip_network(item)) for item in cidrs}
+
+    def ensure_peer_routes(self, wanted: Mapping[str, str]) -> PeerRoutes:
+        """See LinkManager; only what `add_link` named is on a link of the fake node."""
+        with self._lock:
+            self.calls.append(("ensure_peer_routes", ",".join(f"{cidr}={gateway}" for cidr, gateway in sorted(wanted.items()))))
+            refused = {cidr: f"there is no way to {gateway}" for cidr, gateway in wanted.items() if not self._is_near(gateway)}
+            now = {(cidr, gateway) for cidr, gateway in wanted.items() if cidr not in refused}
+            changed = len(now ^ self._state.peers)
+            self._state.peers = now
+            return PeerRoutes(changed, refused)
+
+    def _is_near(self, address: str) -> bool:
+        return any(ip_address(address) in ip_network(link) for link in self._state.links)
 
     def attach(self, veth: Veth) -> None:
         """See LinkManager."""

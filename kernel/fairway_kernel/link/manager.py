@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
-from fairway_kernel.link import decode, node, shaping, survey, wiring
+from fairway_kernel.link import decode, node, peers, shaping, survey, wiring
 from fairway_kernel.link.device import Devices
-from fairway_kernel.link.objects import ROUTE_PROTOCOL, VETH_GROUP, Bridge, InsideState, NodeLinks, Veth
+from fairway_kernel.link.objects import ROUTE_PROTOCOL, VETH_GROUP, Bridge, InsideState, NodeLinks, PeerRoutes, Veth
 from fairway_kernel.link.reaper import Reaper
 from fairway_kernel.link.rtnl import IFLA_IFNAME, delete_host_route, delete_link, delete_neighbour, get_link, host_bits, set_link
 from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool, attr_text
@@ -51,6 +51,11 @@ class KernelLinks:
         """See LinkManager."""
         with self._pool.lend() as channel:
             node.ensure_service_routes(channel, cidrs)
+
+    def ensure_peer_routes(self, wanted: Mapping[str, str]) -> PeerRoutes:
+        """See LinkManager."""
+        with self._pool.lend() as channel:
+            return peers.ensure_peer_routes(channel, wanted)
 
     def attach(self, veth: Veth) -> None:
         """See LinkManager."""

@@ -119,7 +119,7 @@ def _sync_network_routes(channel: NetlinkSocket, table: Sequence[decode.Route], 
     ours = {
         f"{item.destination}/{item.bits}": item.device
         for item in table
-        if item.protocol == ROUTE_PROTOCOL and item.destination and item.bits != host_bits(item.destination)
+        if item.protocol == ROUTE_PROTOCOL and not item.gateway and item.destination and item.bits != host_bits(item.destination)
     }
     requests = [delete_network_route(cidr) for cidr in sorted(set(ours) - needed)]
     requests += [network_route(cidr, device) for cidr in sorted(needed) if ours.get(cidr) != device]

@@ -7,8 +7,8 @@ label; ours are marked by the metric 157).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 ROUTE_PROTOCOL = 157
@@ -112,6 +112,14 @@ class InsideState:
     peer_ifindex: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PeerRoutes:
+    """What `ensure_peer_routes` did: routes added or removed, and why wanted ones are not there, by CIDR."""
+
+    changed: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
 class LinkManager(Protocol):
     """Promise: each call is idempotent unless said otherwise; blocking, for worker threads. Raises KernelError."""
 
@@ -127,6 +135,10 @@ class LinkManager(Protocol):
     def ensure_service_routes(self, cidrs: Sequence[str]) -> None:
         """On a node without a default route (per family), a route for each of `cidrs`, so that the node's own processes get as
         far as the rules that rewrite virtual IPs; ours that are not needed are removed."""
+
+    def ensure_peer_routes(self, wanted: Mapping[str, str]) -> PeerRoutes:
+        """Exactly these routes of ours to other nodes' containers: CIDR to gateway. A gateway that is not on a link of this node is
+        refused; a route that somebody else has to a CIDR is left alone, and refuses ours if it leads elsewhere."""
 
     def attach(self, veth: Veth) -> None:
         """Make the pair and configure both sides. A leftover host end of the same name is replaced.

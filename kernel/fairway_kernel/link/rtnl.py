@@ -169,6 +169,22 @@ def delete_network_route(cidr: str) -> Request:
     return Request(RTM_DELROUTE, kind + attr(RTA_DST, packed(address)), f"delete route to {cidr}", tolerate=tolerate)
 
 
+def peer_route(cidr: str, gateway: str) -> Request:
+    """Our route to another node's containers. One that somebody else has to the same network is not replaced: EEXIST."""
+    address, bits = cidr.split("/")
+    kind = RTMSG.pack(family(address), int(bits), 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    body = kind + attr(RTA_DST, packed(address)) + attr(RTA_GATEWAY, packed(gateway))
+    return Request(RTM_NEWROUTE, body, f"route to {cidr} through {gateway}", NLM_F_CREATE | NLM_F_EXCL)
+
+
+def delete_peer_route(cidr: str, gateway: str) -> Request:
+    """Remove such a route; a missing one counts as done."""
+    address, bits = cidr.split("/")
+    kind = RTMSG.pack(family(address), int(bits), 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_NOWHERE, 0, 0)
+    body = kind + attr(RTA_DST, packed(address)) + attr(RTA_GATEWAY, packed(gateway))
+    return Request(RTM_DELROUTE, body, f"delete route to {cidr}", tolerate=(errno.ESRCH, errno.ENETUNREACH))
+
+
 def match_route(address: str) -> Request:
     """Ask which table entry decides for an address (not the route it resolves to)."""
     kind = RTMSG.pack(family(address), host_bits(address), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)

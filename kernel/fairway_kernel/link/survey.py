@@ -150,7 +150,8 @@ def _is_default(item: decode.Route, index: int) -> bool:
 
 
 def _to_host(item: decode.Route) -> bool:
-    return bool(item.destination) and item.bits == host_bits(item.destination)
+    # Through a gateway it is a way to another node, not to a container.
+    return bool(item.destination) and not item.gateway and item.bits == host_bits(item.destination)
 
 
 def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:

@@ -7,14 +7,18 @@ without a rule here keeps spec and status.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fairway_core.codec import AUTOSCALER_TAINT
+from fairway_store.kubernetes.events import condition_of
 from fairway_store.kubernetes.resources import Resource
 
 Document = Mapping[str, Any]
 
 _META = ("name", "namespace", "uid", "labels", "deletionTimestamp")
+_META_OF = {"Node": ("creationTimestamp",)}
+"""More of what a kind's metadata hold: of two nodes that claim one range the older has it."""
 _ENDPOINT = ("addresses", "conditions", "hostname", "nodeName", "zone", "hints")
 _REFERENCE = ("kind", "name", "namespace")
 _ANNOTATION_DOMAINS = ("fairway.dev", "service.kubernetes.io")
@@ -29,13 +33,17 @@ def prune(resource: Resource, item: Any) -> dict[str, Any] | None:
     meta = item.get("metadata") if isinstance(item, Mapping) else None
     if not isinstance(meta, Mapping) or not isinstance(meta.get("name"), str) or not meta["name"]:
         return None
-    kept = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": _metadata(meta)}
+    kept = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": _metadata(meta, _META_OF.get(resource.kind, ())),
+    }
     kept.update(_RULES.get(resource.kind, _other)(item))
     return kept
 
 
-def _metadata(meta: Document) -> dict[str, Any]:
-    kept: dict[str, Any] = _pick(meta, _META)
+def _metadata(meta: Document, more: Sequence[str] = ()) -> dict[str, Any]:
+    kept: dict[str, Any] = _pick(meta, (*_META, *more))
     annotations = meta.get("annotations")
     if isinstance(annotations, Mapping):
         ours = {name: value for name, value in annotations.items() if str(name).partition("/")[0].endswith(_ANNOTATION_DOMAINS)}
@@ -101,7 +109,22 @@ def _endpoint(endpoint: Any) -> Any:
 
 
 def _node(item: Document) -> dict[str, Any]:
-    return _filled(spec=_pick(item.get("spec"), ("podCIDR", "podCIDRs")), status=_pick(item.get("status"), ("addresses",)))
+    kept = _pick(item.get("spec"), ("podCIDR", "podCIDRs"))
+    if isinstance(kept, dict):
+        kept.update(_filled(taints=_taints(item["spec"].get("taints"))))
+    status = _pick(item.get("status"), ("addresses",))
+    condition = condition_of(item)
+    if condition is not None:
+        # Without its times: the condition as it was is no news when it is written again.
+        status["conditions"] = [_pick(condition, ("type", "status", "reason"))]
+    return _filled(spec=kept, status=status)
+
+
+def _taints(taints: Any) -> Any:
+    """Only what says that the node will go; others come and go with its health."""
+    if not isinstance(taints, list):
+        return taints
+    return [_pick(taint, ("key",)) for taint in taints if not isinstance(taint, Mapping) or taint.get("key") == AUTOSCALER_TAINT]
 
 
 def _policy(item: Document) -> dict[str, Any]:
