@@ -21,10 +21,17 @@ def differences(attachment: Attachment, inside: InsideState, node: NodeLinks, pr
         found = [*_inside_chained(attachment, inside)]
     else:
         found = [*_inside(attachment, inside), *_on_node(attachment, node)]
+    return [*found, *_told(attachment, previous or {})]
+
+
+def _told(attachment: Attachment, previous: Mapping[str, Any]) -> Iterator[str]:
+    """What the runtime believes to be there, where it says so; more than ours may be of later plugins."""
     known = {ip.partition("/")[0] for ip in _addresses(previous)}
-    if known and not known & set(attachment.ips):
-        found.append(f"prevResult has {', '.join(sorted(known))}, attached is {', '.join(attachment.ips)}")
-    return found
+    if known and not known >= set(attachment.ips):
+        yield f"prevResult has {', '.join(sorted(known))}, attached is {', '.join(attachment.ips)}"
+    names = [item.get("name") for item in _objects(previous.get("interfaces"))]
+    if names and attachment.ifname not in names:
+        yield f"prevResult has no interface {attachment.ifname}"
 
 
 def _inside(attachment: Attachment, inside: InsideState) -> Iterator[str]:
@@ -85,7 +92,12 @@ def faults_on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
             yield f"the limit of {8 * rate} bit/s on {name} is missing" if rate else f"{name} is not limited: no redirection"
 
 
-def _addresses(previous: Mapping[str, Any] | None) -> Iterator[str]:
-    for item in (previous or {}).get("ips") or ():
-        if isinstance(item, dict) and isinstance(item.get("address"), str):
+def _addresses(previous: Mapping[str, Any]) -> Iterator[str]:
+    for item in _objects(previous.get("ips")):
+        if isinstance(item.get("address"), str):
             yield item["address"]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; of anything else none, for what another plugin wrote is not ours to judge."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -85,7 +85,7 @@ def parse(body: bytes) -> Request:
 def version_of(body: bytes) -> str:
     """The version to answer an unreadable call in: the caller's if it can be made out, else 1.0.0. Never raises."""
     try:
-        version = read_document(split_body(body)[1]).get("cniversion")
+        version = read_document(split_body(body)[1]).get("cniversion") or DEFAULT_VERSION
     except CniError:
         return "1.0.0"
     return version if version in VERSIONS else "1.0.0"
@@ -161,8 +161,10 @@ def _check_environment(env: dict[str, str], command: str) -> None:
 
 def _prev_result(document: dict[str, Any], command: str) -> dict[str, Any] | None:
     previous = document.get("prevresult")
-    if command == "ADD" and previous is not None and not isinstance(previous, dict):
+    if command in ("ADD", "CHECK") and previous is not None and not isinstance(previous, dict):
         raise CniError(faults.CONFIG, "prevResult: an object expected")
+    if command == "CHECK" and previous is None:
+        raise CniError(faults.CONFIG, "prevResult: CHECK needs the result of the ADD")
     return previous if isinstance(previous, dict) else None
 
 

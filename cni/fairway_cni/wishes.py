@@ -66,8 +66,8 @@ def _host_ip(value: Any) -> str:
 def read_bandwidth(value: Any, where: str) -> Bandwidth:
     """Rates in bits per second, bursts in bits. A burst beside no rate means nothing."""
     found = fold(as_object(value, where))
-    names = ("ingressrate", "ingressburst", "egressrate", "egressburst")
-    numbers = [as_number(found.get(name), f"{where}.{name}") for name in names]
+    names = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+    numbers = [as_number(found.get(name.lower()), f"{where}.{name}") for name in names]
     for name, number in zip(names, numbers, strict=True):
         if not 0 <= number <= RATE_LIMIT:
             raise bad(f"{where}.{name}", f"bits from 0 to 2^62, not {number},")

@@ -159,6 +159,22 @@ static int escape(struct scan *s, char out[4], size_t *size) {
     return 1;
 }
 
+/* Size of the UTF-8 sequence that starts at `at`, 0 if it is ill-formed (The Unicode Standard, table 3-7). */
+static size_t sequence(const char *at, const char *end) {
+    unsigned char lead = (unsigned char)*at, low = 0x80, high = 0xBF;
+    if (lead < 0x80) return 1;
+    size_t size = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    if (!size || (size_t)(end - at) < size) return 0;
+    if (lead == 0xE0) low = 0xA0;
+    if (lead == 0xED) high = 0x9F;
+    if (lead == 0xF0) low = 0x90;
+    if (lead == 0xF4) high = 0x8F;
+    if ((unsigned char)at[1] < low || (unsigned char)at[1] > high) return 0;
+    for (size_t i = 2; i < size; i++)
+        if (((unsigned char)at[i] & 0xC0) != 0x80) return 0;
+    return size;
+}
+
 /* One string; decoded into `out` (VALUE_SIZE bytes, "" if too long or with a NUL inside) unless that is NULL. */
 static int string(struct scan *s, char *out) {
     size_t used = 0;
@@ -168,8 +184,13 @@ static int string(struct scan *s, char *out) {
         char piece[4];
         size_t size = 1;
         if ((unsigned char)*s->at < 0x20) return 0;
-        if (*s->at != '\\') piece[0] = *s->at++;
-        else if (s->at++, !escape(s, piece, &size)) return 0;
+        if (*s->at != '\\') {
+            if (!(size = sequence(s->at, s->end))) return 0;
+            memcpy(piece, s->at, size);
+            s->at += size;
+        } else if (s->at++, !escape(s, piece, &size)) {
+            return 0;
+        }
         if (used + size >= VALUE_SIZE || !piece[0]) usable = 0;
         if (out && usable) memcpy(out + used, piece, size), used += size;
     }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from fairway_core.errors import KernelError
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
+NS_GET_NSTYPE = 0xB703
 MS_BIND = 4096
 MS_REC = 16384
 MS_SHARED = 1 << 20
@@ -93,12 +96,29 @@ async def call_in(path: str, function: Callable[[], T]) -> T:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Device and inode of the namespace behind `path`: equal exactly for the same namespace. Raises KernelError."""
+    """Device and inode of the namespace behind `path`: equal exactly for the same namespace.
+
+    Raises KernelError: ENOENT if there is none, EINVAL if the path is no network namespace (ioctl_ns(2)).
+    """
     try:
-        stat = Path(path).stat()
+        # A pipe in its place must not keep anybody waiting.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise KernelError(error.errno or 0, f"stat network namespace {path}") from error
-    return stat.st_dev, stat.st_ino
+        raise KernelError(error.errno or 0, f"open network namespace {path}") from error
+    try:
+        if not _is_network(fd):
+            raise KernelError(errno.EINVAL, f"look at {path}", "this is no network namespace")
+        stat = os.fstat(fd)
+        return stat.st_dev, stat.st_ino
+    finally:
+        os.close(fd)
+
+
+def _is_network(fd: int) -> bool:
+    try:
+        return fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET
+    except OSError:
+        return False
 
 
 def create(name: str) -> str:

@@ -18,7 +18,8 @@ def call(lab: Lab, name: str, command: str, runtime: Mapping[str, Any], /, ifnam
     station, node = lab.station(name), lab.node()
     place = more.pop("netns", lab.netns(name))
     environment = cni_environment(station, command, place, "/usr/lib/cni") | {"CNI_IFNAME": ifname}
-    config = {**cni_config(node), "runtimeConfig": runtime, **more}
+    known = {"prevResult": {}} if command == "CHECK" else {}
+    config = {**cni_config(node), **known, "runtimeConfig": runtime, **more}
     done = subprocess.run(
         lab.command(node.name, [str(shim_path())]),
         input=json.dumps(config), env={**os.environ, **environment}, capture_output=True, text=True, timeout=20, check=False,

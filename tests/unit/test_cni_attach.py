@@ -359,18 +359,19 @@ async def test_a_pod_written_meanwhile_is_read_again(node: Node) -> None:
 
 
 async def test_check_names_every_difference(node: Node) -> None:
-    await failing(node, faults.MISMATCH, "CHECK")
+    await failing(node, faults.MISMATCH, "CHECK", {"prevResult": {}})
     result = await node.call("ADD")
     await node.call("CHECK", {"prevResult": result})
+    await failing(node, faults.CONFIG, "CHECK")
     other = {**result, "ips": [{"address": "192.0.2.9/32"}]}
     assert "192.0.2.9" in str(await failing(node, faults.MISMATCH, "CHECK", {"prevResult": other}))
     node.links.lose("fw-net")
-    assert "port of None" in str(await failing(node, faults.MISMATCH, "CHECK"))
+    assert "port of None" in str(await failing(node, faults.MISMATCH, "CHECK", {"prevResult": result}))
     node.links.lose(node.attachments[0].host_ifname)
-    error = await failing(node, faults.MISMATCH, "CHECK")
+    error = await failing(node, faults.MISMATCH, "CHECK", {"prevResult": result})
     assert "eth0 in the container is missing" in str(error)
     assert "missing on the node" in str(error)
-    await failing(node, faults.MISMATCH, "CHECK", CNI_NETNS="/n/none")
+    await failing(node, faults.MISMATCH, "CHECK", {"prevResult": result}, CNI_NETNS="/n/none")
 
 
 async def test_gc_removes_what_is_not_listed_of_its_network_only(node: Node) -> None:

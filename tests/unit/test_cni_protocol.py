@@ -89,7 +89,7 @@ def test_ports_limits_ranges_and_settings_are_read_in_any_case() -> None:
         ({"runtimeConfig": {"portMappings": [{"hostPort": 70000, "containerPort": 80}]}}, faults.CONFIG, "hostPort"),
         ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "x"}]}}, faults.CONFIG, "hostIP"),
         ({"runtimeConfig": {"bandwidth": {"ingressRate": 100}}}, faults.CONFIG, "ingressRate"),
-        ({"runtimeConfig": {"bandwidth": {"egressRate": -1}}}, faults.CONFIG, "egressrate"),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": -1}}}, faults.CONFIG, "egressRate"),
         ({"runtimeConfig": {"ipRanges": [[{"subnet": "10.0.0.0/8", "rangeStart": "11.0.0.1"}]]}}, faults.CONFIG, "ipRanges"),
         ({"ipam": {"ranges": [[{"subnet": "10.0.0.0/30", "exclude": ["10.0.0.0/30"]}]]}}, faults.CONFIG, "no address is left"),
         ({"ipam": {"type": "../sh"}}, faults.CONFIG, "ipam.type"),

@@ -229,6 +229,7 @@ BROKEN = (
     *(b"", b"{", b"[]", b'{"a":}', b'{"a":1,}', b'{"a":01}', b'{"a":"\x01"}', b'{"a":"\\x"}', b'{"a":"\\ud800"}'),
     *(b'{"a":tru}', b'{"a":1} x', b'{"a":-}', b'{"a":1.}', b'{"a":1e}', b'{"agentSocket":""}'),
     *(b'{"a":' * 200, b'{"a":' + b"[" * 100_000),
+    *(b'{"a":"' + raw + b'"}' for raw in (b"\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xf0\x9f")),
 )
 
 
@@ -241,7 +242,8 @@ def test_broken_json_is_code_6(shim: str, stdin: bytes) -> None:
 def test_keys_and_escapes_are_read_as_json_has_them(shim: str, agent: Callable[[Reply], Agent], tmp_path: Path) -> None:
     agent(answer(b"{}"))
     path = "".join(f"\\u{ord(c):04x}" for c in str(tmp_path / "agent.sock"))
-    nested = b'{"inner":{"agentSocket":"/nowhere"},"list":["agentSocket",{"agentSocket":"/no"}],'
+    text = b'"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"'
+    nested = b'{"text":' + text + b',"inner":{"agentSocket":"/nowhere"},"list":["agentSocket",{"agentSocket":"/no"}],'
     assert run(shim, "ADD", nested + f'"AGENTSOCKET" : "{path}"}}'.encode()).returncode == 0
 
 
