@@ -1,0 +1,117 @@
+"""What an object asks for and this version does not do: kept in the object, said to everybody who looks at it. Pure.
+
+Promise: `unenforced` never raises, whatever the document holds; it reports what `fairway_core.codec` reads past. Fields that mean
+something to others only (a load balancer's class, an application protocol) are no gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gap:
+    """`field`: path in the document, as `spec.ports[0].protocol`; `reason`: what happens instead."""
+
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+def unenforced(document: Document) -> tuple[Gap, ...]:
+    """Everything in `document` that is not enforced, in the order of fields; empty for most objects."""
+    rule = _RULES.get(str(document.get("kind")))
+    return tuple(rule(document)) if rule else ()
+
+
+_SERVICE = (
+    *("type", "selector", "ports", "clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "externalIPs", "externalName"),
+    *("externalTrafficPolicy", "internalTrafficPolicy", "sessionAffinity", "sessionAffinityConfig", "trafficDistribution"),
+    *("publishNotReadyAddresses", "allocateLoadBalancerNodePorts", "healthCheckNodePort"),
+    *("loadBalancerClass", "loadBalancerIP", "loadBalancerSourceRanges"),
+)
+_SERVICE_PORT = ("name", "port", "protocol", "targetPort", "nodePort", "appProtocol")
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "type": ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"),
+    "internalTrafficPolicy": ("Cluster", "Local"),
+    "externalTrafficPolicy": ("Cluster", "Local", ""),
+    "sessionAffinity": ("None", "ClientIP"),
+}
+"""Values that are known, the first of which stands in for those that are not."""
+
+
+def _service(document: Document) -> Iterator[Gap]:
+    spec = _mapping(document.get("spec"))
+    yield from _unknown(spec, _SERVICE, "spec")
+    if spec.get("loadBalancerSourceRanges"):
+        yield Gap("spec.loadBalancerSourceRanges", "every source is let in; a NetworkPolicy can keep them out")
+    if spec.get("trafficDistribution"):
+        yield Gap("spec.trafficDistribution", "endpoints of the whole cluster are used alike")
+    for field, known in _CHOICES.items():
+        if spec.get(field) is not None and spec[field] not in known:
+            yield Gap(f"spec.{field}", f"{spec[field]!r} is not known and taken for {known[0]}")
+    yield from _unknown(_mapping(spec.get("sessionAffinityConfig")), ("clientIP",), "spec.sessionAffinityConfig")
+    for path, port in _items(spec, "ports", "spec"):
+        yield from _unknown(port, _SERVICE_PORT, path)
+    status = _mapping(_mapping(document.get("status")).get("loadBalancer"))
+    for path, ingress in _items(status, "ingress", "status.loadBalancer"):
+        if ingress.get("ipMode") not in (None, "VIP"):
+            yield Gap(f"{path}.ipMode", "connections from this node do not go by way of the load balancer")
+
+
+def _slice(document: Document) -> Iterator[Gap]:
+    if document.get("addressType") == "FQDN":
+        yield Gap("addressType", "names are no addresses to balance to")
+
+
+def _policy(document: Document) -> Iterator[Gap]:
+    spec = _mapping(document.get("spec"))
+    yield from _unknown(spec, ("podSelector", "policyTypes", "ingress", "egress"), "spec")
+    for direction, side in (("ingress", "from"), ("egress", "to")):
+        for path, rule in _items(spec, direction, "spec"):
+            yield from _unknown(rule, (side, "ports"), path)
+            for where, peer in _items(rule, side, path):
+                yield from _peer(where, peer)
+            for where, port in _items(rule, "ports", path):
+                yield from _unknown(port, ("protocol", "port", "endPort"), where)
+                if port.get("endPort") is not None and isinstance(port.get("port"), str):
+                    yield Gap(f"{where}.endPort", "a range cannot start at a name; only the named port is let in")
+
+
+def _peer(path: str, peer: Document) -> Iterator[Gap]:
+    yield from _unknown(peer, ("podSelector", "namespaceSelector", "ipBlock"), path)
+    yield from _unknown(_mapping(peer.get("ipBlock")), ("cidr", "except"), f"{path}.ipBlock")
+
+
+def _cluster_policy(document: Document) -> Iterator[Gap]:
+    yield Gap("spec", "ClusterNetworkPolicy is not compiled: none of its rules is in force")
+
+
+def _unknown(document: Document, known: Collection[str], path: str) -> Iterator[Gap]:
+    """Fields that only a newer API has."""
+    for name in sorted(map(str, document.keys() - set(known))):
+        yield Gap(f"{path}.{name}", "this version does not know the field")
+
+
+def _mapping(value: Any) -> Document:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(document: Document, name: str, path: str) -> Iterator[tuple[str, Document]]:
+    values = document.get(name)
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        yield f"{path}.{name}[{index}]", _mapping(value)
+
+
+_RULES: Mapping[str, Callable[[Document], Iterator[Gap]]] = {
+    "Service": _service,
+    "EndpointSlice": _slice,
+    "NetworkPolicy": _policy,
+    "ClusterNetworkPolicy": _cluster_policy,
+}
