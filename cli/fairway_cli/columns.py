@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairway_core.unenforced import unenforced
+
 Document = Mapping[str, Any]
 
 
@@ -106,6 +108,11 @@ def _policy_types(document: Document) -> str:
     return ",".join(spec.get("policyTypes") or (["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]))
 
 
+def _namespace_selector(document: Document) -> str:
+    selector = _spec(document).get("namespaceSelector")
+    return "" if selector is None else selector_text(selector)
+
+
 def _pod_of(document: Document) -> str:
     return f"{_spec(document).get('podNamespace', '')}/{_spec(document).get('podName', '')}"
 
@@ -114,9 +121,15 @@ def _node_addresses(document: Document) -> str:
     return ",".join(item.get("address", "") for item in _status(document).get("addresses") or ())
 
 
+def _not_enforced(document: Document) -> str:
+    return _some([gap.field for gap in unenforced(document)])
+
+
 _NAMESPACE = Column("NAMESPACE", lambda document: str(_meta(document).get("namespace") or "default"))
 _NAME = Column("NAME", lambda document: str(_meta(document).get("name") or ""))
 _LABELS = Column("LABELS", lambda document: pairs(_meta(document).get("labels")), wide=True)
+
+_GAPS = Column("NOT-ENFORCED", _not_enforced, wide=True)
 
 _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "Namespace": (_LABELS,),
@@ -138,6 +151,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("EXTERNAL-IP", _external_ips),
         Column("PORT(S)", _service_ports),
         Column("SELECTOR", lambda document: pairs(_spec(document).get("selector")), wide=True),
+        _GAPS,
     ),
     "EndpointSlice": (
         Column("ADDRESSTYPE", lambda document: str(document.get("addressType") or "")),
@@ -148,6 +162,13 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "NetworkPolicy": (
         Column("POD-SELECTOR", lambda document: selector_text(_spec(document).get("podSelector"))),
         Column("POLICY-TYPES", _policy_types, wide=True),
+        _GAPS,
+    ),
+    "Tenant": (
+        Column("NAMESPACES", lambda document: _some(_spec(document).get("namespaces") or ())),
+        Column("NAMESPACE-SELECTOR", _namespace_selector),
+        Column("EXPORTS", lambda document: str(len((_spec(document).get("dns") or {}).get("exports") or ()))),
+        _LABELS,
     ),
     "Attachment": (
         Column("POD", _pod_of),

@@ -18,6 +18,7 @@ from fairway_core.model import (
     Bandwidth,
     Endpoint,
     EndpointSlice,
+    Export,
     HostPort,
     IpBlock,
     Meta,
@@ -34,6 +35,7 @@ from fairway_core.model import (
     Service,
     ServicePort,
     SlicePort,
+    Tenant,
 )
 from fairway_core.model.policy import EGRESS, INGRESS
 from fairway_core.model.service import NO_CLUSTER_IP, SERVICE_NAME_LABEL
@@ -233,6 +235,28 @@ def _peer(peer: Document) -> Peer:
     return PodPeer(_optional_selector(peer.get("namespaceSelector")), _optional_selector(peer.get("podSelector")))
 
 
+def _tenant(meta: Meta, document: Document) -> Tenant:
+    spec = _spec(document)
+    exports = (spec.get("dns") or {}).get("exports") or ()
+    return Tenant(
+        meta,
+        read.texts(spec.get("namespaces")),
+        _optional_selector(spec.get("namespaceSelector")),
+        tuple(map(_export, exports)),
+    )
+
+
+def _export(item: Document) -> Export:
+    services, selector = _optional_texts(item.get("services")), _optional_selector(item.get("selector"))
+    if services is None and selector is None:
+        raise ValueError("an export that says neither services nor selector")
+    return Export(services, selector, _optional_texts(item.get("namespaces")))
+
+
+def _optional_texts(values: Any) -> tuple[str, ...] | None:
+    return None if values is None else read.texts(values)
+
+
 def _optional_selector(document: Document | None) -> Selector | None:
     return None if document is None else selector_from_document(document)
 
@@ -295,6 +319,7 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "Service": _service,
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
+    "Tenant": _tenant,
     "Attachment": _attachment,
 }
 

@@ -17,8 +17,8 @@ from rpds import HashTrieMap, HashTrieSet
 from fairway_core.addressing import addressed
 from fairway_core.endpoints import DERIVED, derive_slices
 from fairway_core.keys import Key
-from fairway_core.model import Attachment, EndpointSlice, Namespace, NetworkPolicy, Node, Object, Pod, Service
-from fairway_core.selectors import Labels, Selector
+from fairway_core.model import Attachment, EndpointSlice, Namespace, NetworkPolicy, Node, Object, Pod, Service, Tenant
+from fairway_core.selectors import IN, Labels, Selector
 
 T = TypeVar("T")
 IndexKey = tuple[str, ...]
@@ -33,6 +33,8 @@ SERVICE_NODE_PORT = "service-node-port"
 SLICE_SERVICE = "slice-service"
 POLICY_NS = "policy-ns"
 ATTACHMENT_POD = "attachment-pod"
+TENANT_NS = "tenant-ns"
+TENANT_LABEL = "tenant-label"
 KIND = "kind"
 
 
@@ -79,12 +81,22 @@ def _attachment_index(attachment: Attachment) -> Iterator[IndexKey]:
     yield (ATTACHMENT_POD, attachment.pod_namespace, attachment.pod_name)
 
 
+def _tenant_index(tenant: Tenant) -> Iterator[IndexKey]:
+    for namespace in tenant.namespaces:
+        yield (TENANT_NS, namespace)
+    if tenant.selector is not None:
+        # One pair that a namespace must carry is enough to find the tenant from it; without one it is looked at for every one.
+        pair = next(((r.key, r.values[0]) for r in tenant.selector.requirements if r.operator == IN and len(r.values) == 1), ())
+        yield (TENANT_LABEL, *pair)
+
+
 _INDEXERS: dict[type, Callable[[Any], Iterator[IndexKey]]] = {
     Pod: _pod_index,
     Service: _service_index,
     EndpointSlice: _slice_index,
     NetworkPolicy: _policy_index,
     Attachment: _attachment_index,
+    Tenant: _tenant_index,
 }
 
 
@@ -150,6 +162,15 @@ class World:
         """Labels of a namespace; one that nobody declared has only the name label every namespace has."""
         namespace = self.namespace(name)
         return namespace.meta.labels if namespace else {"kubernetes.io/metadata.name": name}
+
+    def tenants_of(self, namespace: str) -> list[Tenant]:
+        """Every tenant that claims a namespace, sorted by name: one, unless somebody made a mistake. The first has it."""
+        labels = self.namespace_labels(namespace)
+        keys = set(self.keys_at(TENANT_NS, namespace)) | set(self.keys_at(TENANT_LABEL))
+        for label in labels.items():
+            keys.update(self.keys_at(TENANT_LABEL, *label))
+        found = (self.objects[key] for key in sorted(keys))
+        return [item for item in found if isinstance(item, Tenant) and item.claims(namespace, labels)]
 
     def keys_at(self, *index: str) -> HashTrieSet[Key]:
         """The keys in one index bucket, in no particular order."""

@@ -38,7 +38,6 @@ REFUSED = [
     ("kind: HTTPRoute", "f:1:7: kind: HTTPRoute (gateway.networking.k8s.io) is not supported by this version"),
     ("kind: Gateway", "is not supported by this version"),
     ("kind: ClusterNetworkPolicy", "is not supported by this version"),
-    ("kind: Tenant", "kind: Tenant (fairway.dev) is not supported by this version"),
     ("kind: ServicePolicy", "is not supported by this version"),
     ("kind: Attachment\napiVersion: fairway.dev/v1", "kind: Attachments are made by Fairway itself and cannot be declared"),
     ("kind: Pod", "f:1:1: apiVersion: is required: Pod is of v1"),
@@ -229,7 +228,7 @@ def test_all_faults_of_all_documents_are_told_in_order() -> None:
           - port: 0
             protcol: TCP
         ---
-        kind: Tenant
+        kind: ServicePolicy
         ---
         apiVersion: v1
         kind: Namespace
@@ -244,15 +243,15 @@ def test_all_faults_of_all_documents_are_told_in_order() -> None:
 
 def test_one_fault_is_an_ordinary_user_error() -> None:
     with pytest.raises(InvalidDocuments) as caught:
-        validate("f", "kind: Tenant")
+        validate("f", "kind: ServicePolicy")
     assert caught.value.place is not None and caught.value.place.line == 1
-    assert str(caught.value) == "f:1:7: kind: Tenant (fairway.dev) is not supported by this version"
-    assert caught.value.message == "Tenant (fairway.dev) is not supported by this version"
+    assert str(caught.value) == "f:1:7: kind: ServicePolicy (fairway.dev) is not supported by this version"
+    assert caught.value.message == "ServicePolicy (fairway.dev) is not supported by this version"
 
 
 def test_very_many_faults_are_summed_up() -> None:
     with pytest.raises(InvalidDocuments) as caught:
-        validate("f", "kind: Tenant\n---\n" * 250)
+        validate("f", "kind: ServicePolicy\n---\n" * 250)
     assert len(caught.value.errors) == 250
     assert str(caught.value).splitlines()[-1] == "and 150 more"
 

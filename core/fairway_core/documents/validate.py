@@ -22,7 +22,6 @@ NOT_YET = {
     "Gateway": "gateway.networking.k8s.io",
     "HTTPRoute": "gateway.networking.k8s.io",
     "ServicePolicy": "fairway.dev",
-    "Tenant": "fairway.dev",
 }
 LIST = "List"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
