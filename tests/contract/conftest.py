@@ -30,5 +30,5 @@ def container(spec_lab: Lab, namespaces: Callable[[str], str]) -> Iterator[NewCo
         return made[-1]
 
     yield make
-    for one in made:
-        one.call("DEL")
+    if made:
+        made[0].call("GC", {"cni.dev/valid-attachments": []})
