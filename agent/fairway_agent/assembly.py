@@ -26,6 +26,7 @@ from fairway_agent.node import Node
 from fairway_agent.objects import Objects
 from fairway_agent.problems import Problems
 from fairway_agent.reconcile import Reconciler
+from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.status import Status
 from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
@@ -85,6 +86,8 @@ class Agent:
             stack.callback(reconciler.close)
             node = self._node(links)
             reconciler.subscribe(node)
+            peers = self._peers(links)
+            reconciler.subscribe(peers)
             feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"))
             await feed.start()
             stack.push_async_callback(feed.close)
@@ -96,6 +99,8 @@ class Agent:
                 group.create_task(names.run())
                 await reconciler.synced.wait()
                 await asyncio.to_thread(node.ensure)
+                await peers.ensure()
+                group.create_task(peers.run())
                 for supervisor in self._workers():
                     await supervisor.start()
                     stack.push_async_callback(supervisor.detach)
@@ -106,7 +111,7 @@ class Agent:
                     LinkMonitor(),
                     reconciler,
                     node,
-                    recoverer.run,
+                    after(peers, recoverer.run),
                     self._metrics,
                     self._log.getChild("drift"),
                 )
@@ -158,6 +163,14 @@ class Agent:
         config = self._config
         log = self._log.getChild("node")
         return Node(links, Sysctls(), config.dns.listen, config.cluster.serviceCIDRs, self._problems, log)
+
+    def _peers(self, links: KernelLinks) -> PeerRouting:
+        config = self._config
+        own, services = tuple(config.node.podCIDRs), tuple(config.cluster.serviceCIDRs)
+        here = Surroundings(config.node.name, own, services, config.routes_peers)
+        peers = PeerRouting(links, here, self._problems, self._log.getChild("routes"))
+        self._metrics.registry.register(PeerCollector(peers))
+        return peers
 
     def _names(self, feed: ZoneFeed) -> Names:
         config = self._config

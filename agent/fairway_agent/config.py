@@ -108,6 +108,14 @@ class StoreSection(_Section):
     servers: list[str] = []
 
 
+class HealthSection(_Section):
+    """Where load balancers and autoscalers ask, as they ask kube-proxy; empty: nowhere. auto: 0.0.0.0:10256 with the kubernetes
+    store, else nowhere.
+    """
+
+    listen: Listen | Literal["", "auto"] = "auto"
+
+
 class MetricsSection(_Section):
     """Where /metrics, /healthz and /readyz are served; empty: on the control socket only."""
 
@@ -129,8 +137,27 @@ class Config(_Section):
     cluster: ClusterSection = Field(default_factory=ClusterSection)
     dns: DnsSection = Field(default_factory=DnsSection)
     store: StoreSection = Field(default_factory=StoreSection)
+    routing: Literal["auto", "direct", "none"] = "auto"
+    health: HealthSection = Field(default_factory=HealthSection)
     metrics: MetricsSection = Field(default_factory=MetricsSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether this node is one of a cluster whose objects an API server holds."""
+        return self.store.kind == "kubernetes"
+
+    @property
+    def routes_peers(self) -> bool:
+        """Whether the agent sets up routes to other nodes: what `routing` says, or else in a cluster."""
+        return self.clustered if self.routing == "auto" else self.routing == "direct"
+
+    @property
+    def health_address(self) -> str:
+        """Where kube-proxy's health questions are answered; empty: nowhere."""
+        if self.health.listen != "auto":
+            return self.health.listen
+        return "0.0.0.0:10256" if self.clustered else ""
 
     @property
     def paths(self) -> Paths:

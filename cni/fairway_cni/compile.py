@@ -15,6 +15,7 @@ from fairway_cni.netconf import CHAINED
 from fairway_core.delta import Owner
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, family_of
+from fairway_core.peers import claims
 from fairway_core.world import World
 from fairway_kernel.nft.objects import BRIDGE, Chain, Elements, ElementValue, Layout, Range, SetDecl, Slot
 
@@ -140,5 +141,6 @@ class PinCompiler:
         return {Slot(f"masq_from{family_of(ip)}", (Range(ip, ip),)): () for ip in foreign}
 
     def _masquerade(self, world: World) -> Elements:
-        inside = [cidr for node in world.nodes() for cidr in node.pod_cidrs]
+        # A claim that nobody obeys must not switch masquerading off for what it covers either.
+        inside = claims(world.nodes(), "", self._pod_cidrs).cidrs
         return {**ranges_of("masq_from", self._pod_cidrs), **ranges_of("masq_inside", [*self._pod_cidrs, *inside])}

@@ -137,8 +137,8 @@ class LinkManager(Protocol):
         far as the rules that rewrite virtual IPs; ours that are not needed are removed."""
 
     def ensure_peer_routes(self, wanted: Mapping[str, str]) -> PeerRoutes:
-        """Exactly these routes of ours to other nodes' containers: CIDR to gateway. A gateway that is not on a link of this node is
-        refused; a route that somebody else has to a CIDR is left alone, and refuses ours if it leads elsewhere."""
+        """Exactly these routes of ours to other nodes' containers: CIDR to gateway. A gateway that is not on a link of this node
+        is refused; a route that somebody else has to a CIDR is left alone, and refuses ours if it leads elsewhere."""
 
     def attach(self, veth: Veth) -> None:
         """Make the pair and configure both sides. A leftover host end of the same name is replaced.

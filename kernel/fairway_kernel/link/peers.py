@@ -22,20 +22,23 @@ class _Found:
     others: tuple[str, ...] = ()
 
 
+_NONE = _Found()
+
+
 def ensure_peer_routes(channel: NetlinkSocket, wanted: Mapping[str, str]) -> PeerRoutes:
     """See LinkManager. Raises KernelError if the tables cannot be read or changed."""
     table = _read(channel)
     reachable = {gateway: _why_not(channel, gateway) for gateway in sorted(set(wanted.values()))}
-    refused = {
-        cidr: fault for cidr, gateway in wanted.items() if (fault := _fault(table.get(cidr, _Found()), gateway, reachable))
+    faults = {cidr: _fault(table.get(cidr, _NONE), gateway, reachable) for cidr, gateway in wanted.items()}
+    refused = {cidr: fault for cidr, fault in faults.items() if fault}
+    keep = {cidr: gateway for cidr, gateway in wanted.items() if not faults[cidr] and not table.get(cidr, _NONE).others}
+    gone = sorted((cidr, found.ours) for cidr, found in table.items() if found.ours and keep.get(cidr) != found.ours)
+    new = sorted((cidr, gateway) for cidr, gateway in keep.items() if table.get(cidr, _NONE).ours != gateway)
+    channel.transact([delete_peer_route(*item) for item in gone])
+    errors = channel.attempt([peer_route(*item) for item in new])
+    refused |= {
+        cidr: f"the kernel refuses it: {error}" for (cidr, _), error in zip(new, errors, strict=True) if error is not None
     }
-    keep = {cidr: gateway for cidr, gateway in wanted.items() if cidr not in refused and not table.get(cidr, _Found()).others}
-    gone = [(cidr, found.ours) for cidr, found in table.items() if found.ours and keep.get(cidr) != found.ours]
-    new = [(cidr, gateway) for cidr, gateway in keep.items() if table.get(cidr, _Found()).ours != gateway]
-    channel.transact([delete_peer_route(*item) for item in sorted(gone)])
-    for (cidr, _), error in zip(sorted(new), channel.attempt([peer_route(*item) for item in sorted(new)]), strict=True):
-        if error is not None:
-            refused[cidr] = f"the kernel refuses the route: {error}"
     return PeerRoutes(len(gone) + len(new), refused)
 
 
@@ -43,7 +46,7 @@ def _read(channel: NetlinkSocket) -> dict[str, _Found]:
     found: dict[str, _Found] = {}
     for route in (item for version in (AF_INET, AF_INET6) for item in _main(channel, version)):
         cidr = f"{route.destination}/{route.bits}"
-        known = found.get(cidr, _Found())
+        known = found.get(cidr, _NONE)
         ours = route.protocol == ROUTE_PROTOCOL
         if ours and not route.gateway:
             # To a container or to virtual IPs: not of this kind.
