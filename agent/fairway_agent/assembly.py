@@ -20,7 +20,8 @@ from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
 from fairway_agent.drift import Drift
 from fairway_agent.live import DNS, NFT, LiveRevisions
-from fairway_agent.metrics import AddressCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector, WorkerCollector
+from fairway_agent.metrics import AddressCollector, GapCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector
+from fairway_agent.metrics_dns import SupervisorCollector, WorkerCollector
 from fairway_agent.names import Names
 from fairway_agent.node import Node
 from fairway_agent.objects import Objects
@@ -101,7 +102,7 @@ class Agent:
                 await asyncio.to_thread(node.ensure)
                 await peers.ensure()
                 group.create_task(peers.run())
-                for supervisor in self._workers():
+                for supervisor in self._workers(feed):
                     await supervisor.start()
                     stack.push_async_callback(supervisor.detach)
                 attacher, recoverer = self._attachments(store, reconciler, links, conntrack)
@@ -180,7 +181,7 @@ class Agent:
         self._metrics.registry.register(ProblemCollector(self._problems))
         return Names(compiler, feed, self._live, self._problems)
 
-    def _workers(self) -> list[WorkerSupervisor]:
+    def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
         config, paths = self._config, self._config.paths
         log = self._log.getChild("dns")
         given = tuple(map(parse_address, config.dns.upstreams)) or parse_resolv_conf(RESOLV_CONF.read_text(errors="replace"))
@@ -197,7 +198,8 @@ class Agent:
                 hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
                 stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
             )
-            made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log))
+            made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log, feed))
+        self._metrics.registry.register(SupervisorCollector(made))
         return made
 
     def _attachments(

@@ -9,10 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fairway_agent.dataplane import Applied
+from fairway_agent.gaps import Gaps
 from fairway_agent.live import LiveRevisions
 from fairway_agent.problems import Problems
 from fairway_core.errors import KernelError
-from fairway_dns.feed import ZoneFeed
 from fairway_kernel.nft.counters import Count
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -63,20 +63,6 @@ class LiveCollector(Collector):
         return [family]
 
 
-class WorkerCollector(Collector):
-    """What the DNS workers count, as they last told. A restarted worker counts from zero, as Prometheus counters may."""
-
-    def __init__(self, feed: ZoneFeed) -> None:
-        self._feed = feed
-
-    def collect(self) -> list[Metric]:
-        family = CounterMetricFamily("fairway_dns_events", "Counts kept by each DNS worker", labels=["worker", "event"])
-        for worker in self._feed.workers():
-            for event, count in sorted(worker.counters.items()):
-                family.add_metric([str(worker.pid), event], count)
-        return [family]
-
-
 class RuleCollector(Collector):
     """Counters of commented rules (denied, invalid, not pinned), read from the kernel at scrape time: a few single chains."""
 
@@ -118,6 +104,19 @@ class AddressCollector(Collector):
             used.add_metric([cidr], held)
             size.add_metric([cidr], total)
         return [used, size]
+
+
+class GapCollector(Collector):
+    """Objects that ask for more than is enforced, at scrape time."""
+
+    def __init__(self, gaps: Gaps) -> None:
+        self._gaps = gaps
+
+    def collect(self) -> list[Metric]:
+        family = GaugeMetricFamily("fairway_unenforced_objects", "Objects that use features not enforced here", labels=["kind"])
+        for kind, count in self._gaps.counts().items():
+            family.add_metric([kind], count)
+        return [family]
 
 
 class ProblemCollector(Collector):

@@ -21,10 +21,10 @@ from fairway_dns.protocol import (
     FrameReader,
     Hello,
     ProtocolError,
-    Stats,
     decode,
     encode,
 )
+from fairway_dns.reports import Ping, Pong, Stats
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
 
@@ -92,6 +92,9 @@ class FeedClient:
 
     def _take(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         frame = decode(body)
+        if isinstance(frame, Ping):
+            writer.write(encode(Pong(frame.number)))
+            return
         ack = self._table.take(frame)
         self._remember(frame, len(body).to_bytes(4, "big") + body)
         if isinstance(ack, Ack):

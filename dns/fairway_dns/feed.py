@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, Stats, decode, encode, snapshot
+from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, decode, encode, snapshot
+from fairway_dns.reports import Ping, Stats
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel.unixsocket import listen_unix
 
@@ -19,6 +20,8 @@ BACKLOG = 64
 LARGE = 2000
 """Records; a larger delta would stall both loops as one frame, so it travels as a snapshot in chunks."""
 HELLO_TIMEOUT = 5.0
+CLOGGED = 1 << 20
+"""Octets waiting to be sent to a worker above which it is not pinged on top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class _Connection:
     pid: int
     acked: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
+    heard: int = 0
     queue: deque[bytes] = field(default_factory=deque)
     stale: bool = True
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -126,6 +130,16 @@ class ZoneFeed:
                 await self._changed.wait_for(reached)
         return reached()
 
+    def ping(self, pid: int) -> None:
+        """See `fairway_dns.health.Pulse`."""
+        for connection in self._connections:
+            if connection.pid == pid and connection.writer.transport.get_write_buffer_size() < CLOGGED:
+                connection.writer.write(encode(Ping(connection.heard)))
+
+    def heard(self, pid: int) -> int:
+        """See `fairway_dns.health.Pulse`."""
+        return sum(connection.heard for connection in self._connections if connection.pid == pid)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -170,6 +184,7 @@ class ZoneFeed:
 
     async def _receive(self, connection: _Connection, body: bytes) -> None:
         frame = decode(body)
+        connection.heard += 1
         if isinstance(frame, Ack):
             connection.acked = frame.revision
             await self._notify()

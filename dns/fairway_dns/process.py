@@ -53,11 +53,17 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path, ready_
 
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if there is none or it is a zombie."""
+    state, started = _stat(pid)
+    return None if state in "ZX" else started
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """State and start time; "X" and 0 if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+        return fields[0], int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return "X", 0
 
 
 def alive(running: Running) -> bool:
@@ -94,7 +100,8 @@ async def ended(running: Running) -> None:
     except ProcessLookupError:
         return
     try:
-        if alive(running):
+        # Not `alive`: a process that is about to end has lost its command line already, but cannot be reaped yet.
+        if _stat(running.pid)[1] == running.started:
             await readable(descriptor)
     finally:
         os.close(descriptor)
@@ -120,11 +127,20 @@ async def readable(descriptor: int) -> None:
 
 async def terminate(running: Running, grace: float) -> None:
     """SIGTERM, and SIGKILL after `grace` seconds. A process that is gone is no error."""
-    for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
-        if not alive(running):
-            return
-        with suppress(ProcessLookupError):
-            os.kill(running.pid, number)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await ended(running)
+    await _signal(running, signal.SIGTERM, grace)
+    await kill(running, grace)
+
+
+async def kill(running: Running, grace: float) -> None:
+    """SIGKILL, and wait at most `grace` seconds. A process that is gone is no error."""
+    await _signal(running, signal.SIGKILL, grace)
+
+
+async def _signal(running: Running, number: int, grace: float) -> None:
+    if not alive(running):
+        return
+    with suppress(ProcessLookupError):
+        os.kill(running.pid, number)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace):
+            await ended(running)

@@ -2,17 +2,20 @@
 
 A frame is a 4-octet length (big-endian, without itself) and a JSON array [kind, …]. The worker opens with `Hello`; the feed
 sends a snapshot (`Begin`, `Chunk`…, `End`) and then a `Delta` per change; the worker acknowledges each `End` and `Delta` with
-`Ack`, and sends `Stats` now and then. Snapshots come in chunks so that neither side's loop stalls. The state file of a worker
-holds the same frames.
+`Ack`. Snapshots come in chunks so that neither side's loop stalls. The state file of a worker holds the same frames.
+
+Beside the table: the worker sends `Stats` now and then, answers `Ping` with `Pong`, and tells for a while after `Watch` who asks
+what (`Top`); these frames are in `fairway_dns.reports`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from fairway_dns.reports import Report, fields_of, report_from
 from fairway_dns.zone import Record, ZoneDelta
 
 VERSION = 1
@@ -69,14 +72,7 @@ class Ack:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The worker's counters since its start: "name:label" -> count."""
-
-    counters: Mapping[str, int]
-
-
-Frame = Hello | Begin | Chunk | End | Delta | Ack | Stats
+Frame = Hello | Begin | Chunk | End | Delta | Ack | Report
 
 
 def encode(frame: Frame) -> bytes:
@@ -99,8 +95,8 @@ def _fields(frame: Frame) -> list[object]:
             return ["delta", revision, _rows(delta.add), _rows(delta.remove)]
         case Ack(revision):
             return ["ack", revision]
-        case Stats(counters):
-            return ["stats", dict(counters)]
+        case _:
+            return fields_of(frame)
 
 
 def _rows(records: Iterable[Record]) -> list[list[str]]:
@@ -124,8 +120,9 @@ def decode(body: bytes) -> Frame:
                 return Delta(ZoneDelta(_records(add), _records(remove)), revision)
             case "ack", [int(revision)]:
                 return Ack(revision)
-            case "stats", [dict(counters)]:
-                return Stats({str(name): int(count) for name, count in counters.items()})
+        report = report_from(kind, fields)
+        if report is not None:
+            return report
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"frame cannot be read: {error}") from error
     raise ProtocolError(f"unknown frame {body[:40]!r}")

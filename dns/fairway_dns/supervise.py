@@ -1,4 +1,4 @@
-"""Keeps one worker process running without owning its life: a worker outlives the agent and is adopted by the next one."""
+"""Keeps one worker process working without owning its life: a worker outlives the agent and is adopted by the next one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from fairway_dns.process import Running, alive, ended, read_pid_file, readable, spawn, terminate, write_pid_file
+from fairway_dns.health import Patience, Pulse, silent
+from fairway_dns.process import Running, alive, ended, kill, read_pid_file, readable, spawn, terminate, write_pid_file
 
 READY_VARIABLE = "FAIRWAY_READY_FD"
 READY_TIMEOUT = 10.0
@@ -18,23 +20,36 @@ FIRST_DELAY = 0.1
 LAST_DELAY = 10.0
 STABLE = 30.0
 """Seconds after which a worker counts as stable, so that its next death is answered without delay again."""
+MOST_MISSES = 256
+"""If nobody ever answers, the fault is hardly the worker's: each further one is given twice the time, up to this."""
 
 
 class WorkerSupervisor:
     """Promise: while started, exactly one worker with `argv` runs (after a death a new one follows, with growing delay); one
-    with other arguments is replaced without a gap: the new one is ready before the old one is told to stop. Cancelling or
-    `detach` leaves it running.
+    with other arguments is replaced without a gap: the new one is ready before the old one is told to stop. With a `pulse`, one
+    that lives but gives no sign of it is killed once its successor is ready. Cancelling or `detach` leaves the worker running.
     """
 
-    def __init__(self, argv: Sequence[str], pid_file: Path, log: logging.Logger, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        pid_file: Path,
+        log: logging.Logger,
+        pulse: Pulse | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self._argv = tuple(argv)
         self._pid_file = pid_file
-        self._log_file = log_file or pid_file.with_suffix(".log")
+        self._log_file = pid_file.with_suffix(".log")
         self._log = log
+        self._pulse = pulse
+        self._patience = self._first_patience = patience or Patience()
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
         self.restarts = 0
         """Workers started after a death."""
+        self.hung = 0
+        """Workers killed because they gave no sign of life."""
 
     @property
     def pid(self) -> int | None:
@@ -100,10 +115,10 @@ class WorkerSupervisor:
         loop = asyncio.get_running_loop()
         while True:
             since = loop.time()
-            if self._running is not None:
-                await ended(self._running)
-                self._log.warning("dns worker %d ended", self._running.pid)
-                self._running = None
+            if self._running is not None and await self._lasts(self._running):
+                await self._relieve(self._running)
+                continue
+            self._running = None
             delay = FIRST_DELAY if loop.time() - since > STABLE else min(delay * 2, LAST_DELAY)
             await asyncio.sleep(delay)
             try:
@@ -111,6 +126,37 @@ class WorkerSupervisor:
                 self.restarts += 1
             except OSError as error:
                 self._log.error("dns worker cannot be started: %s", error)
+
+    async def _lasts(self, running: Running) -> bool:
+        """Wait until the worker ended (False) or hangs (True)."""
+        end = asyncio.create_task(ended(running))
+        tasks: list[asyncio.Task[object]] = [end]
+        if self._pulse is not None:
+            tasks.append(asyncio.create_task(silent(self._pulse, running.pid, self._patience)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if end.done():
+                self._log.warning("dns worker %d ended", running.pid)
+                return False
+            misses = self._patience.misses * 2
+            met = tasks[1].result()
+            self._patience = self._first_patience if met else replace(self._patience, misses=min(misses, MOST_MISSES))
+            return True
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _relieve(self, old: Running) -> None:
+        """Put a successor beside a worker that hangs, then end that one: it holds its share of the queries until then."""
+        self.hung += 1
+        self._log.error("dns worker %d gives no sign of life and is replaced", old.pid)
+        try:
+            self._running = await self._launch()
+        except OSError as error:
+            self._log.error("dns worker cannot be started: %s", error)
+            self._running = None
+        await kill(old, GRACE)
 
     async def _launch(self) -> Running:
         running, ready = spawn(self._argv, os.environ, self._log_file, READY_VARIABLE)

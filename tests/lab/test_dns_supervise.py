@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import dns.query
 import pytest
 
 from fairway_dns.config import WorkerConfig
+from fairway_dns.feed import ZoneFeed
+from fairway_dns.health import Patience
 from fairway_dns.process import alive, read_pid_file
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_kernel.netns import run_in
@@ -33,9 +36,9 @@ def inside(namespace: str, body: Callable[[], Awaitable[None]]) -> None:
     run_in(namespace, lambda: asyncio.run(run()))
 
 
-def supervisor(path: Path, port: int = 53, host: str = "127.0.0.1") -> WorkerSupervisor:
+def supervisor(path: Path, port: int = 53, host: str = "127.0.0.1", feed: ZoneFeed | None = None) -> WorkerSupervisor:
     config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / "zone"))
-    return WorkerSupervisor(config.argv(sys.executable), path / "run" / "dns-0.pid", LOG)
+    return WorkerSupervisor(config.argv(sys.executable), path / "run" / "dns-0.pid", LOG, feed, Patience(0.15, 8))
 
 
 def answers(port: int = 53) -> bool:
@@ -133,5 +136,54 @@ def test_a_stranger_with_our_pid_is_not_adopted(namespace: str, tmp_path: Path) 
             await again.start()
             assert again.pid not in (None, os.getpid())
             await again.stop()
+
+    inside(namespace, body)
+
+
+def test_a_worker_that_lives_but_does_nothing_is_replaced(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        one = supervisor(tmp_path, feed=feed)
+        await one.start()
+        pid = one.pid
+        assert pid is not None
+        assert await feed.wait_acked(1, 5)
+        # A pause of the agent itself says nothing about the worker.
+        time.sleep(1.5)  # noqa: ASYNC251
+        await asyncio.sleep(0.5)
+        assert (one.pid, one.hung) == (pid, 0)
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: one.pid not in (None, pid))
+        await until(lambda: one.hung == 1 and answers())
+        await until(lambda: not Path(f"/proc/{pid}").exists())
+        await one.detach()
+        await feed.close()
+
+        # One that hung before the agent started is found as well.
+        pid = one.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await feed.start()
+        second = supervisor(tmp_path, feed=feed)
+        await second.start()
+        assert second.pid == pid
+        await until(lambda: second.hung == 1 and second.pid not in (None, pid) and answers())
+        await second.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+def test_workers_are_not_killed_one_after_another_if_none_can_be_heard(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        one = supervisor(tmp_path, feed=ZoneFeed(tmp_path / "nobody.sock"))
+        await one.start()
+        await asyncio.sleep(3.0)
+        # Given up after 1.2 s; its successor has 2.4 s, the next 4.8 s.
+        assert one.hung in (1, 2)
+        assert answers()
+        await one.stop()
 
     inside(namespace, body)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairway_core.clock import FakeClock
+from fairway_dns.histogram import Durations
 from fairway_dns.protocol import (
     Ack,
     Begin,
@@ -17,11 +18,11 @@ from fairway_dns.protocol import (
     FrameReader,
     Hello,
     ProtocolError,
-    Stats,
     decode,
     encode,
     snapshot,
 )
+from fairway_dns.reports import Ping, Pong, Stats, Top, Watch
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -34,7 +35,11 @@ FRAMES: list[Frame] = [
     End(7),
     Delta(ZoneDelta(frozenset({ONE}), frozenset({TWO})), 8),
     Ack(8),
-    Stats({"queries:A": 3}),
+    Stats({"queries:A": 3}, {"latency:fast": Durations(0.5, (1, 2, 3))}, {"cache_entries:": 7}),
+    Ping(3),
+    Pong(3),
+    Watch(2.5),
+    Top(1.0, 9, (("10.0.0.1", "a.x", "A", 7), ("fd00::1", "b.x", "AAAA", 2))),
 ]
 
 
@@ -48,7 +53,19 @@ def test_frames_survive_any_cutting() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"[]", b'["ack","x"]', b'["what",1]', b"[" * 100000, b'["chunk",[["a"]]]', b'["stats",{"a":"b"}]', b"\xff"],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'["ack","x"]',
+        b'["what",1]',
+        b"[" * 100000,
+        b'["chunk",[["a"]]]',
+        b'["stats",{"a":"b"},{},{}]',
+        b'["stats",{},{"a":3},{}]',
+        b'["top",1,1,[["a"]]]',
+        b"\xff",
+    ],
 )
 def test_nonsense_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError):
