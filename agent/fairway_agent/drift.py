@@ -10,7 +10,7 @@ from typing import Protocol
 from fairway_agent.metrics import Metrics
 from fairway_agent.node import Node
 from fairway_agent.reconcile import Reconciler
-from fairway_core.errors import FairwayError
+from fairway_core.errors import FairwayError, KernelError
 
 SETTLE_SECONDS = 0.05
 """A burst of notifications is answered once."""
@@ -47,6 +47,7 @@ class Drift:
         log: logging.Logger,
     ) -> None:
         self._monitors = {"nft": rules, "links": links}
+        self._told: set[str] = set()
         self._suspected: set[str] = set()
         self._reconciler = reconciler
         self._node = node
@@ -57,9 +58,8 @@ class Drift:
         self._patience = AGAIN_SECONDS
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        for part, monitor in self._monitors.items():
-            loop.add_reader(monitor.fileno(), self._readable, part, monitor)
+        for part in self._monitors:
+            self._listen(part)
         # What changed before the listening began was told to nobody.
         await self._suspect_all()
         try:
@@ -69,12 +69,29 @@ class Drift:
                 group.create_task(self._every(FULL_SECONDS, self._suspect_all))
         finally:
             for monitor in self._monitors.values():
-                loop.remove_reader(monitor.fileno())
+                asyncio.get_running_loop().remove_reader(monitor.fileno())
                 monitor.close()
 
-    def _readable(self, part: str, monitor: Monitor) -> None:
-        if monitor.drain():
-            self._suspect(part)
+    def _listen(self, part: str) -> None:
+        asyncio.get_running_loop().add_reader(self._monitors[part].fileno(), self._readable, part)
+
+    def _readable(self, part: str) -> None:
+        """Our own work is told as well, dozens of messages for each container: they are read together, when it is done."""
+        asyncio.get_running_loop().remove_reader(self._monitors[part].fileno())
+        self._told.add(part)
+        self._wake.set()
+
+    def _read(self) -> None:
+        """Read what has been told since the last time, and listen again."""
+        told, self._told = self._told, set()
+        for part in told:
+            try:
+                if self._monitors[part].drain():
+                    self._suspected.add(part)
+            except KernelError as error:
+                self._log.error("what has changed cannot be read", extra={"part": part, "error": str(error)})
+                self._suspected.add(part)
+            self._listen(part)
 
     async def _suspect_all(self) -> None:
         self._suspected.update(self._monitors)
@@ -85,6 +102,7 @@ class Drift:
             await self._wake.wait()
             await asyncio.sleep(SETTLE_SECONDS)
             self._wake.clear()
+            self._read()
             suspected, self._suspected = self._suspected, set()
             if "nft" in suspected:
                 self._reconciler.request_verify()

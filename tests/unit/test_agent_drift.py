@@ -65,3 +65,48 @@ async def test_links_are_looked_at_until_nothing_is_wrong(monkeypatch: pytest.Mo
     assert looks == len(outcomes)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+class Busy(Quiet):
+    """A monitor that is told of our own work all the time; nothing of it is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.read = [asyncio.Event(), asyncio.Event()]
+
+    def tell(self) -> None:
+        self._ends[1].send(b"x")
+
+    def drain(self) -> bool:
+        self.read[self.reads].set()
+        self.reads += 1
+        while len(self._ends[0].recv(1 << 16)) == 1 << 16:
+            pass
+        return False
+
+
+async def test_a_burst_of_notifications_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container makes dozens; reading each as it comes would compete with the work that causes them."""
+    monkeypatch.setattr(drift, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(drift, "MIN_SECONDS", 0.001)
+    looks = asyncio.Event()
+
+    async def recover() -> object:
+        looks.set()
+        return False
+
+    rig: Any = Quiet()
+    busy = Busy()
+    task = asyncio.create_task(Drift(rig, busy, rig, rig, [recover], Metrics(), logging.getLogger("test")).run())
+    async with asyncio.timeout(5):
+        await looks.wait()
+        for expected in (1, 2):
+            for _ in range(20):
+                busy.tell()
+                await asyncio.sleep(0)
+            await busy.read[expected - 1].wait()
+    await asyncio.sleep(0.05)
+    assert busy.reads == 2
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
