@@ -98,7 +98,7 @@ async def test_a_burst_of_notifications_is_read_once(monkeypatch: pytest.MonkeyP
 
     rig: Any = Quiet()
     busy = Busy()
-    task = asyncio.create_task(Drift(rig, busy, rig, rig, [recover], Metrics(), logging.getLogger("test")).run())
+    task = asyncio.create_task(Drift(rig, busy, rig, rig, recover, Metrics(), logging.getLogger("test")).run())
     async with asyncio.timeout(5):
         await looks.wait()
         for expected in (1, 2):
