@@ -27,6 +27,7 @@ from fairway_agent.node import Node
 from fairway_agent.objects import Objects
 from fairway_agent.problems import Problems
 from fairway_agent.reconcile import Reconciler
+from fairway_agent.reports import Reports
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.status import Status
 from fairway_cni.attach import Attacher
@@ -55,7 +56,7 @@ from fairway_kernel.sysctl import Sysctls
 from fairway_policy.compiler import PolicyCompiler
 from fairway_proxy.compile import ServiceCompiler
 from fairway_store.api import Store
-from fairway_store.open import ClusterOptions, open_store
+from fairway_store.open import ClusterOptions, open_store, open_writer
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -71,6 +72,7 @@ class Agent:
         self._metrics = Metrics()
         self._live = LiveRevisions([NFT, DNS])
         self._problems = Problems(log.getChild("problems"))
+        self._reports = Reports(config.node.name, self._problems, self._metrics, self._clock, log.getChild("reports"))
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until cancelled; `on_ready` is called once the first state is live and the sockets listen."""
@@ -85,6 +87,7 @@ class Agent:
             conntrack = Conntrack()
             reconciler = self._reconciler(store, conntrack)
             stack.callback(reconciler.close)
+            self._reports.follow_pods(reconciler, self._config.node.podCIDRs)
             node = self._node(links)
             reconciler.subscribe(node)
             peers = self._peers(links)
@@ -98,6 +101,7 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
                 group.create_task(names.run())
+                group.create_task(self._reports.run(store, reconciler))
                 await reconciler.synced.wait()
                 await asyncio.to_thread(node.ensure)
                 await peers.ensure()
@@ -135,6 +139,8 @@ class Agent:
 
         log = self._log.getChild("store")
         options = ClusterOptions(report, log, given.kubeconfig, given.context, tuple(given.servers))
+        if self._clustered and given.report:
+            self._reports.use(open_writer(options))
         return await open_store(given.kind, self._config.paths.database, options)
 
     def _make_directories(self) -> None:
@@ -157,7 +163,15 @@ class Agent:
         counters = CounterReader(dataplane.chains)
         self._metrics.registry.register(RuleCollector(counters.read))
         return Reconciler(
-            store, dataplane, self._live, self._problems, self._metrics, self._clock, log, clustered=self._clustered
+            store,
+            dataplane,
+            self._live,
+            self._problems,
+            self._metrics,
+            self._clock,
+            log,
+            clustered=self._clustered,
+            gaps=self._reports.gaps,
         )
 
     def _node(self, links: KernelLinks) -> Node:
@@ -179,6 +193,7 @@ class Agent:
         self._metrics.registry.register(LiveCollector(self._live))
         self._metrics.registry.register(WorkerCollector(feed))
         self._metrics.registry.register(ProblemCollector(self._problems))
+        self._metrics.registry.register(GapCollector(self._reports.gaps))
         return Names(compiler, feed, self._live, self._problems)
 
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
@@ -234,7 +249,7 @@ class Agent:
             *health,
             *InsightRoutes(status, self._live, reconciler).routes(),
             *ObjectRoutes(objects).routes(),
-            *CniRoutes(cni, self._metrics, self._clock).routes(),
+            *CniRoutes(cni, self._metrics, self._clock, self._reports.add_failed).routes(),
         ]
         runner = await serve_unix(application(routes, log), config.paths.socket)
         stack.callback(config.paths.socket.unlink, missing_ok=True)

@@ -106,6 +106,7 @@ class StoreSection(_Section):
     kubeconfig: str = ""
     context: str = ""
     servers: list[str] = []
+    report: bool = True
 
 
 class HealthSection(_Section):

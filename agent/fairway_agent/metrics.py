@@ -45,6 +45,11 @@ class Metrics:
         if applied.bumped:
             self.bumps.inc()
 
+    def repair_counts(self) -> dict[str, float]:
+        """Repairs so far, by part."""
+        samples = (sample for family in self.repairs.collect() for sample in family.samples)
+        return {sample.labels["part"]: sample.value for sample in samples if sample.name.endswith("_total")}
+
     def render(self) -> bytes:
         """Prometheus text exposition format 0.0.4."""
         return generate_latest(self.registry)

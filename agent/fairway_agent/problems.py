@@ -33,6 +33,10 @@ class Problems:
         """One line per open problem, in a fixed order."""
         return [self._open[key] for key in sorted(self._open)]
 
+    def open(self) -> dict[str, str]:
+        """Every open problem by its key."""
+        return dict(self._open)
+
     def blocking(self) -> list[str]:
         """Those that keep the node from being ready."""
         return [self._open[key] for key in sorted(self._open) if key in self._blocking]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fairway_agent.dataplane import Applied, Dataplane
+from fairway_agent.gaps import Gaps
 from fairway_agent.live import NFT, LiveRevisions
 from fairway_agent.metrics import Metrics
 from fairway_agent.problems import Problems
@@ -61,6 +62,7 @@ class Reconciler:
         clock: Clock,
         log: logging.Logger,
         clustered: bool = False,
+        gaps: Gaps | None = None,
     ) -> None:
         """`clustered`: Pods and EndpointSlices are written by a cluster's controllers, not by this node."""
         self.world = World(derive_endpoints=not clustered, address_pods=clustered)
@@ -82,6 +84,7 @@ class Reconciler:
         self._unapplied = False
         self._verify = False
         self._undecodable: set[Key] = set()
+        self.gaps = gaps or Gaps()
         self.synced = asyncio.Event()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -193,6 +196,7 @@ class Reconciler:
     def _decode(self, key: Key, entry: Entry | None) -> Change | None:
         problem = f"object:{key}"
         self._undecodable.discard(key)
+        self.gaps.see(key, entry.document if entry else None)
         if entry is None:
             self._problems.clear(problem)
             return Change(key, None)

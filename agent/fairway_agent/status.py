@@ -34,10 +34,7 @@ class Status:
 
     def reasons(self) -> list[str]:
         """Why the node is not ready; empty if it is."""
-        return [*self._starting(), *self._problems.blocking()]
-
-    def _starting(self) -> list[str]:
-        return [] if self._reconciler.synced.is_set() else ["the first state is not live yet"]
+        return reasons(self._reconciler, self._problems)
 
     def as_json(self) -> dict[str, Any]:
         """The body of GET /v1/status."""
@@ -48,6 +45,19 @@ class Status:
             "revision": world.revision,
             "live": self._live.snapshot(),
             "ready": self.ready,
-            "problems": [*self._starting(), *self._problems.texts()],
+            "problems": [*_starting(self._reconciler), *self._problems.texts()],
+            "unenforced": {
+                "counts": self._reconciler.gaps.counts(),
+                "objects": self._reconciler.gaps.as_json(),
+            },
             "counts": {kind.name: len(world.keys_at(KIND, kind.name)) for kind in KINDS},
         }
+
+
+def reasons(reconciler: Reconciler, problems: Problems) -> list[str]:
+    """Why the node is not ready; empty if it is."""
+    return [*_starting(reconciler), *problems.blocking()]
+
+
+def _starting(reconciler: Reconciler) -> list[str]:
+    return [] if reconciler.synced.is_set() else ["the first state is not live yet"]

@@ -311,7 +311,7 @@ async def test_status_and_wait_tell_what_is_live(tmp_path: Path) -> None:
         assert await api.call("GET", f"/v1/wait?revision={revision}&timeout=5") == (200, {"live": {"nft": revision}})
         status, told = await api.call("GET", "/v1/status")
         assert status == 200
-        assert set(told) == {"node", "version", "revision", "live", "ready", "problems", "counts"}
+        assert set(told) == {"node", "version", "revision", "live", "ready", "problems", "unenforced", "counts"}
         assert (told["ready"], told["problems"], told["revision"]) == (True, [], revision)
         assert (told["counts"]["Service"], told["counts"]["NetworkPolicy"], told["counts"]["Pod"]) == (1, 1, 0)
 

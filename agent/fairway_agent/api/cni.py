@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from fairway_agent.metrics import Metrics
@@ -12,11 +14,21 @@ EXIT_HEADER = "X-Fairway-Exit"
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 
 
+Failed = Callable[[bytes, bytes], None]
+"""Called with the body of a call and that of its answer."""
+
+
+def ignore(body: bytes, answer: bytes) -> None:
+    """Nobody wants to know."""
+
+
 class CniRoutes:
     """One path for all verbs: a call is answered with HTTP 200 whatever CNI says about it."""
 
-    def __init__(self, handler: CniHandler, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, handler: CniHandler, metrics: Metrics, clock: Clock, failed: Failed = ignore) -> None:
+        """`failed` hears of every call that is answered with an error, after the answer is made."""
         self._handler = handler
+        self._failed = failed
         self._metrics = metrics
         self._clock = clock
 
@@ -41,6 +53,8 @@ class CniRoutes:
         body = await request.read()
         answer = await self._handler.handle(body)
         self._metrics.cni.labels(_command(body), str(answer.exit_code)).observe(self._clock.monotonic() - started)
+        if answer.exit_code:
+            self._failed(body, answer.body)
         headers = {EXIT_HEADER: str(answer.exit_code), "Content-Type": "application/json"}
         return web.Response(body=answer.body, headers=headers)
 

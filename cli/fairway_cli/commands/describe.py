@@ -12,6 +12,7 @@ from fairway_cli.columns import pairs
 from fairway_cli.options import agent_option, kind_argument, namespace_option
 from fairway_cli.relations import relations
 from fairway_core.keys import Kind
+from fairway_core.unenforced import unenforced
 
 FIRST = ("kind", "apiVersion", "metadata", "status")
 
@@ -46,6 +47,8 @@ def describe(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"Labels: {pairs(meta.get('labels')) or '<none>'}"
     if meta.get("annotations"):
         yield f"Annotations: {pairs(meta['annotations'])}"
+    for gap in unenforced(document):
+        yield f"Not enforced: {gap.field} ({gap.reason})"
     rest = {name: value for name, value in document.items() if name not in FIRST}
     yield from _lines({**rest, **({"status": document["status"]} if document.get("status") else {})}, "")
 

@@ -36,8 +36,17 @@ def _print(status: Mapping[str, Any]) -> None:
     print(f"revision {revision}: " + ", ".join(_part(name, live, revision) for name, live in _live(status).items()))
     counts = ", ".join(f"{count} {kind}" for kind, count in (status.get("counts") or {}).items() if count)
     print(f"objects: {counts or 'none'}")
+    _print_gaps((status.get("unenforced") or {}).get("counts") or {})
     for problem in status.get("problems") or ():
         print(f"{paint('problem', RED)}: {problem}")
+
+
+def _print_gaps(counts: Mapping[str, int]) -> None:
+    total = sum(counts.values())
+    if total:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        said = "1 object uses" if total == 1 else f"{total} objects use"
+        print(f"{paint('note', YELLOW)}: {said} features that are not enforced: {kinds} (fairway get KIND -A -o wide)")
 
 
 def _live(status: Mapping[str, Any]) -> Mapping[str, Any]:
