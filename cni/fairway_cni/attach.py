@@ -100,6 +100,9 @@ class Attacher:
     async def check(self, request: Request) -> None:
         """Compare an attachment with its container and the node. Raises CniError naming every difference."""
         who = identity(request)
+        reason = self._control.not_ready()
+        if reason:
+            raise CniError(faults.TRY_LATER, "the agent cannot tell now", reason)
         async with self._locks.hold(who.digest):
             attachment = self._records.find(who)
             if attachment is None:
@@ -137,12 +140,14 @@ class Attacher:
         return len(stale)
 
     async def status(self, request: Request) -> None:
-        """Raises CniError 50 while the agent cannot serve an ADD, 51 if addresses are used up. Never waits."""
+        """Raises CniError 50 while the agent cannot serve an ADD, 51 if addresses are used up, or what an address plugin says.
+
+        Answers within a tenth of a second of processing: see `fairway_cni.health`.
+        """
         reason = self._control.not_ready()
         if reason:
             raise CniError(faults.NOT_AVAILABLE, "the plugin is not available", reason)
-        if not request.config.ipam and self._claims.exhausted:
-            raise CniError(faults.LIMITED, "new containers cannot be attached", self._claims.exhausted)
+        await self._claims.status(request)
 
     def address_use(self) -> list[Use]:
         """Every address range and who holds what of it."""

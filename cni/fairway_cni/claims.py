@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fairway_cni import faults
 from fairway_cni.delegate import AddressPlugins, Delegation
 from fairway_cni.faults import CniError
+from fairway_cni.health import PluginHealth
 from fairway_cni.hostports import PortBook
 from fairway_cni.ipam import AddressPool, Use
 from fairway_cni.netconf import CHAINED, Wanted
@@ -32,12 +33,17 @@ class Claims:
     def __init__(self, pool: AddressPool, plugins: AddressPlugins) -> None:
         self._pool = pool
         self._plugins = plugins
+        self._health = PluginHealth(plugins.status)
         self._ports = PortBook()
 
-    @property
-    def exhausted(self) -> str:
-        """What of the pool has nothing left, in words."""
-        return self._pool.exhausted
+    async def status(self, request: Request) -> None:
+        """Whether an ADD would get addresses. Raises CniError 51 if the pool has none left, or what an address plugin says."""
+        if request.config.ipam:
+            await self._health.look(request.config.name, Delegation.of(request))
+            return
+        shortage = self._pool.shortage(request.config.ranges)
+        if shortage:
+            raise CniError(faults.LIMITED, "new containers cannot be attached", shortage)
 
     def uses(self) -> list[Use]:
         """See AddressPool.uses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,8 +19,10 @@ from fairway_cni.values import fold
 from fairway_cni.wishes import previous_addresses
 
 SECONDS = 30.0
+STATUS_SECONDS = 5.0
+"""After that the process is ended; the runtime has its answer long before (`fairway_cni.health`)."""
 NO_SUCH_VERB = (faults.VERSION, faults.ENVIRONMENT)
-"""What a plugin answers that is too old for GC or STATUS."""
+"""What a plugin answers that is too old for GC; to STATUS only the latter, for ADD comes in the same version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,15 @@ class AddressPlugins:
         self._seconds = seconds
 
     async def add(self, what: Delegation, container_id: str, netns: str, ifname: str) -> tuple[str, ...]:
-        """Ask for addresses, IPv4 first."""
-        answer = await self._run(what, "ADD", container_id, netns, ifname)
-        return previous_addresses(answer, ifname, netns)
+        """Ask for addresses, IPv4 first. What fails is undone by the plugin's own DEL (spec 1.1.0, section 4)."""
+        try:
+            answer = await self._run(what, "ADD", container_id, netns, ifname)
+            return previous_addresses(answer, ifname, netns)
+        except BaseException:
+            # The failure of the ADD is what the runtime must see.
+            with suppress(CniError):
+                await asyncio.shield(self.delete(what, container_id, netns, ifname))
+            raise
 
     async def delete(self, what: Delegation, container_id: str, netns: str, ifname: str) -> None:
         """Give addresses back; the namespace may be gone."""
@@ -78,26 +87,41 @@ class AddressPlugins:
             if fault.code not in NO_SUCH_VERB:
                 raise
 
-    async def _run(self, what: Delegation, command: str, container_id: str, netns: str, ifname: str) -> Mapping[str, Any]:
+    async def status(self, what: Delegation) -> None:
+        """Whether the plugin can serve an ADD; one that is too old to be asked is taken to be able to."""
+        try:
+            await self._run(what, "STATUS", "", "", "", STATUS_SECONDS)
+        except CniError as fault:
+            if fault.code != faults.ENVIRONMENT:
+                raise
+
+    async def _run(
+        self, what: Delegation, command: str, container_id: str, netns: str, ifname: str, seconds: float | None = None
+    ) -> Mapping[str, Any]:
         binary = await asyncio.to_thread(_find, what.plugin, what.path)
         variables = {
             "CNI_COMMAND": command, "CNI_CONTAINERID": container_id, "CNI_NETNS": netns, "CNI_IFNAME": ifname,
             "CNI_ARGS": what.args, "CNI_PATH": what.path, "PATH": os.environ.get("PATH", os.defpath),
         }  # fmt: skip
+        limit = min(self._seconds, seconds or self._seconds)
         pipe = asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(binary, stdin=pipe, stdout=pipe, stderr=pipe, env=variables)
+            process = await asyncio.create_subprocess_exec(
+                binary, stdin=pipe, stdout=pipe, stderr=pipe, env=variables, start_new_session=True
+            )
         except OSError as fault:
             raise CniError(faults.DELEGATE, f"ipam: {what.plugin} cannot be run", str(fault)) from fault
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(limit):
                 out, said = await process.communicate(what.config.encode())
         except TimeoutError as fault:
-            raise CniError(faults.TRY_LATER, f"ipam: {what.plugin} does not answer", f"in {self._seconds:g} s") from fault
+            late = faults.NOT_AVAILABLE if command == "STATUS" else faults.TRY_LATER
+            raise CniError(late, f"ipam: {what.plugin} does not answer", f"in {limit:g} s") from fault
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
-                    process.kill()
+                    # What it has started holds its pipes, and must not outlive it.
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return _answer(what.plugin, process.returncode or 0, out, said)
 

@@ -57,11 +57,17 @@ class AddressPool:
 
     @property
     def exhausted(self) -> str:
-        """What has nothing left, in words; empty while an allocation from the pod CIDRs can succeed."""
-        for version in self.families:
-            if all(part.full for part in self._of(self._own, version)):
-                return self._use(self._own, version)
-        return "" if self.families else "no podCIDRs are configured"
+        """`shortage` of the pod CIDRs."""
+        return self.shortage()
+
+    def shortage(self, within: Sequence[RangeSpec] = ()) -> str:
+        """What has nothing left, in words; empty while an allocation from the pod CIDRs, or `within`, can succeed."""
+        specs = tuple(within) or self._own
+        self._learn(specs)
+        for version in _families(specs):
+            if all(part.full for part in self._of(specs, version)):
+                return self._use(specs, version)
+        return "" if specs else "no podCIDRs are configured"
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """(used, size) by CIDR, for metrics."""

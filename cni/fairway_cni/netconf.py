@@ -73,6 +73,8 @@ class NetConf:
     prev_result: Mapping[str, Any] | None = None
     ipam: str = ""
     """The address plugin, for every verb."""
+    ranges: tuple[RangeSpec, ...] = ()
+    """The network's own ranges, for STATUS."""
 
 
 def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
@@ -109,6 +111,12 @@ def ipam_type(document: Mapping[str, Any]) -> str:
     if name and not _PLUGIN.match(name):
         raise bad("ipam.type", f"the name of a plugin, not {name!r},")
     return "" if name == OWN_IPAM else name
+
+
+def own_ranges(document: Mapping[str, Any]) -> tuple[RangeSpec, ...]:
+    """The ranges of the network's own that addresses come from. Raises CniError with code 7."""
+    ipam = fold(as_object(document.get("ipam"), "ipam"))
+    return () if ipam_type(document) else wishes.read_ranges(ipam.get("ranges"), "ipam.ranges")
 
 
 def read_attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:

@@ -1,8 +1,8 @@
 """What the shim hands over, understood: environment, CNI_ARGS and network configuration. Pure.
 
 Promise: any bytes give a `Request` or raise CniError, nothing else. Sources: CNI spec 1.1.0 sections 1, 2 and 4; CONVENTIONS.md
-there. DEL, GC and STATUS read only what names the attachment and the network, so that a changed or broken configuration
-never keeps a container from going.
+there. DEL and GC read only what names the attachment and the network, so that a changed or broken configuration never keeps a
+container from going; STATUS reads the network's ranges too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from fairway_cni import faults
 from fairway_cni.faults import CniError
-from fairway_cni.netconf import NetConf, ipam_type, parse_wanted, read_attachments
+from fairway_cni.netconf import NetConf, ipam_type, own_ranges, parse_wanted, read_attachments
 from fairway_cni.podargs import PodArgs, parse_args
 from fairway_cni.values import fold
 
@@ -67,6 +67,7 @@ def parse(body: bytes) -> Request:
         attachments=read_attachments(document) if command == "GC" else None,
         prev_result=_prev_result(document, command),
         ipam=_ipam(document, command),
+        ranges=own_ranges(document) if command == "STATUS" else (),
     )
     return Request(
         command=command,
