@@ -145,6 +145,7 @@ def test_every_configuration_key_is_explained_with_its_default() -> None:
     for key, default in wanted.items():
         if key != "node.name":
             said = f"[{', '.join(map(str, default))}]" if isinstance(default, list) else str(default)
+            said = said.lower() if isinstance(default, bool) else said
             assert rows[key] == f"`{said}`", key
 
 
