@@ -159,9 +159,9 @@ def _check_paths(plan: LabPlan) -> None:
 
 def _node(topology: Topology, spec: NodeSpec, directory: Path) -> NodePlan:
     own = directory / "nodes" / spec.name
-    families = sorted({ip_network(cidr).version for node in topology.nodes for cidr in node.podCIDRs})
+    families = sorted({ip_network(cidr).version for node in topology.nodes for cidr in node.podCIDRs} or SERVICE_CIDRS)
     config = {
-        "node": {"name": spec.name, "podCIDRs": list(spec.podCIDRs)},
+        "node": {"name": spec.name, **({"podCIDRs": list(spec.podCIDRs)} if spec.podCIDRs else {})},
         "stateDir": str(own / "state"),
         "runDir": str(own / "run"),
         "cluster": {"domain": DOMAIN, "serviceCIDRs": [SERVICE_CIDRS[family] for family in families]},
@@ -276,7 +276,7 @@ def _member_wiring(
             lines[name] += [f"link set net{i} up"]
             lines[name] += [f"addr add {address} dev net{i}{' nodad' if ':' in address else ''}" for address in given]
         for node in topology.nodes:
-            if node.name in addresses:
+            if node.name in addresses and topology.links[i].routes:
                 _add_routes(lines, node, addresses)
         for host in topology.links[i].hosts:
             gateways = addresses[topology.links[i].nodes[0]] if topology.links[i].nodes else ()

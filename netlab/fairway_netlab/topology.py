@@ -50,10 +50,12 @@ class Serve(_Part):
 
 
 class NodeSpec(_Part):
-    """A node with an agent of its own. `config` is merged over the configuration the laboratory writes for it."""
+    """A node with an agent of its own. `config` is merged over the configuration the laboratory writes for it. Without
+    `podCIDRs` they are left to the agent: one that follows an API server takes those of its Node object.
+    """
 
     name: Name
-    podCIDRs: list[Cidr] = Field(default=["10.244.0.0/24", "fd00:10:244::/64"], min_length=1)
+    podCIDRs: list[Cidr] = Field(default=["10.244.0.0/24", "fd00:10:244::/64"])
     mode: Literal["bridge", "routed"] = "bridge"
     config: dict[str, Any] = {}
 
@@ -76,11 +78,14 @@ class HostSpec(_Part):
 
 
 class LinkSpec(_Part):
-    """One layer 2 segment. `subnets` gives one range per family; the members get addresses from .1 in the order written."""
+    """One layer 2 segment. `subnets` gives one range per family; the members get addresses from .1 in the order written.
+    `routes` false: the members find the way to the containers of its nodes by themselves.
+    """
 
     nodes: list[str] = []
     hosts: list[str] = []
     subnets: list[Cidr] = []
+    routes: bool = True
 
 
 class Topology(_Part):

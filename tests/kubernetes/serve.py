@@ -23,8 +23,10 @@ PORT = 6443
 class ServedDouble:
     """Starts as soon as the namespace exists; every call is carried out on the double's own loop."""
 
-    def __init__(self, namespace: Path) -> None:
+    def __init__(self, namespace: Path, address: str = "127.0.0.1") -> None:
+        """`address` is where those who use it find it; it listens on all."""
         self._namespace = namespace
+        self._address = address
         self._double = Double(bookmarks=1.0, token="secret")
         self._loop = asyncio.new_event_loop()
         self._ended = threading.Event()
@@ -37,7 +39,7 @@ class ServedDouble:
             "kind": "Config",
             "current-context": "lab",
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "node"}}],
-            "clusters": [{"name": "lab", "cluster": {"server": f"http://127.0.0.1:{PORT}"}}],
+            "clusters": [{"name": "lab", "cluster": {"server": f"http://{self._address}:{PORT}"}}],
             "users": [{"name": "node", "user": {"token": "secret"}}],
         }
         path.write_text(json.dumps(document))
@@ -73,8 +75,16 @@ class ServedDouble:
         waiting = asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
         self._loop.run_forever()
         waiting.cancel()
-        self._loop.run_until_complete(self._double.stop())
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Watches that nobody reads any more end with the server."""
+        await self._double.stop()
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _serve(self) -> None:
         while not self._namespace.exists() and not self._ended.is_set():  # noqa: ASYNC110
@@ -82,7 +92,7 @@ class ServedDouble:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             try:
-                listener = netns.run_in(str(self._namespace), lambda: socket.create_server(("127.0.0.1", PORT)))
+                listener = netns.run_in(str(self._namespace), lambda: socket.create_server(("0.0.0.0", PORT)))
             except (OSError, KernelError):
                 # The name is there a moment before the namespace is.
                 await asyncio.sleep(0.01)

@@ -1,0 +1,176 @@
+"""A cluster in a laboratory: nodes on one link, each with an agent, on one API server; a client outside; objects for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.kubernetes.serve import ServedDouble
+from tests.lab.system import eventually
+
+from fairway_netlab.control import call
+from fairway_netlab.lab import Lab
+from fairway_netlab.probe import Outcome, Target
+
+LINK = {4: "192.168.90.{}", 6: "fd00:90::{}"}
+SUBNETS = ["192.168.90.0/24", "fd00:90::/64"]
+PODS = {4: "10.244.{}.0/24", 6: "fd00:10:24{}::/64"}
+SERVICES = ["10.96.0.0/16", "fd00:10:96::/112"]
+CLIENT = {"name": "client", "serve": [{"port": 9000}]}
+READY = {"ready": True, "serving": True, "terminating": False}
+_serial = itertools.count()
+
+
+@dataclass(frozen=True)
+class PodSpec:
+    """A pod: where it runs, its labels, the port it answers on."""
+
+    name: str
+    node: int
+    app: str
+    port: int = 8080
+
+
+@dataclass
+class Cluster:
+    """`size` nodes n1, n2 …; hosts `api` (the server) and `client`."""
+
+    lab: Lab
+    server: ServedDouble
+
+    def routes(self, node: str) -> dict[str, str]:
+        """Routes to other nodes' pods: network to gateway."""
+        found: list[dict[str, Any]] = []
+        for family in "46":
+            shown = self.lab.exec(node, ["ip", "-j", f"-{family}", "route", "show", "proto", "157"], check=True).stdout
+            found += json.loads(shown or "[]")
+        return {item["dst"]: item["gateway"] for item in found if "gateway" in item}
+
+    def status(self, node: str) -> dict[str, Any]:
+        """What `fairway status` shows there."""
+        return call(self.lab.node(node).socket, "GET", "/v1/status")
+
+    def problems(self, node: str) -> list[str]:
+        return [str(text) for text in self.status(node)["problems"]]
+
+    def knows(self, node: str, plural: str, name: str) -> bool:
+        """Whether an object has reached a node."""
+        items = call(self.lab.node(node).socket, "GET", f"/v1/objects/{plural}")["items"]
+        return any(item["metadata"]["name"] == name for item in items)
+
+    def report(self, *pods: PodSpec) -> None:
+        """What kubelets write when containers run: other nodes learn addresses from there."""
+        for pod in pods:
+            ips = [{"ip": ip} for ip in self.lab.addresses(pod.name)]
+            ready = [{"type": "Ready", "status": "True"}]
+            self.server.put({**pod_of(pod), "status": {"phase": "Running", "podIPs": ips, "conditions": ready}})
+
+    def publish(self, service: str, *pods: str, **spec: Any) -> None:
+        """A Service with endpoints on these pods, known and live everywhere."""
+        self.server.put(service_of(service, **spec), *self.slices(service, *pods))
+        for node in self.lab.plan.nodes:
+            eventually(lambda node=node: self.knows(node.name, "endpointslices", f"{service}-4"), f"{service} at {node.name}")
+            eventually(lambda node=node: self.live(node.name), f"{service} is live at {node.name}")
+
+    def live(self, node: str) -> bool:
+        """Whether the rules are those of the latest objects. Names follow."""
+        status = self.status(node)
+        return bool(status["live"]["nft"] >= status["revision"])
+
+    def slices(self, service: str, *pods: str, **changes: Any) -> Iterator[dict[str, Any]]:
+        """The EndpointSlices a controller would write; `changes` are put over each endpoint."""
+        labels = {"kubernetes.io/service-name": service}
+        for family in (4, 6):
+            yield {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": f"{service}-{family}", "namespace": "shop", "labels": labels},
+                "addressType": f"IPv{family}",
+                "endpoints": [self._endpoint(pod, family, changes) for pod in pods],
+                "ports": [{"name": name.lower(), "port": 8080, "protocol": name} for name in ("TCP", "UDP")],
+            }
+
+    def _endpoint(self, pod: str, family: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        target = {"kind": "Pod", "name": pod, "namespace": "shop"}
+        at = {"addresses": [self.lab.address(pod, family)], "nodeName": self.lab.station(pod).node, "hostname": pod}
+        return {**at, "conditions": READY, "targetRef": target, **changes}
+
+    def ask(self, source: str, host: str, port: int, protocol: Any = "TCP", count: int = 1) -> list[Outcome]:
+        """Some tries at once."""
+        return self.lab.probe(source, [Target(host, port, protocol)] * count, timeout=1.0)
+
+
+@contextmanager
+def cluster(
+    make: Callable[[dict[str, Any]], Lab],
+    directory: Path,
+    pods: Sequence[PodSpec],
+    size: int = 2,
+    config: Mapping[str, Any] | None = None,
+    objects: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Cluster]:
+    """Build it: nodes take their podCIDRs from their Node objects, and wire by turns as bridge and routed."""
+    name = f"k8c{os.getpid()}-{next(_serial)}"
+    address = LINK[4].format(size + 1)
+    server = ServedDouble(Path(f"/run/netns/fwlab-{name}.api"), address)
+    store = {"kind": "kubernetes", "kubeconfig": str(server.kubeconfig(directory / f"{name}.kubeconfig"))}
+    settings = {"store": store, "cluster": {"serviceCIDRs": SERVICES}, **(config or {})}
+    modes = ["bridge" if number % 2 else "routed" for number in range(size + 1)]
+    nodes = [{"name": f"n{n}", "podCIDRs": [], "mode": modes[n], "config": settings} for n in range(1, size + 1)]
+    link = {"nodes": [node["name"] for node in nodes], "hosts": ["api", "client"], "subnets": SUBNETS, "routes": False}
+    topology = {"name": name, "nodes": nodes, "hosts": [{"name": "api"}, CLIENT], "links": [link]}
+    server.start()
+    try:
+        server.put(*(node_of(f"n{number}", number) for number in range(1, size + 1)), *map(pod_of, pods), *objects)
+        made = Cluster(make({**topology, "containers": list(map(container_of, pods))}), server)
+        made.report(*pods)
+        yield made
+    finally:
+        server.close()
+
+
+def container_of(pod: PodSpec) -> dict[str, Any]:
+    serve = [{"protocol": protocol, "port": pod.port} for protocol in ("TCP", "UDP")]
+    return {"name": pod.name, "namespace": "shop", "node": f"n{pod.node}", "serve": serve}
+
+
+def node_of(name: str, number: int, **meta: Any) -> dict[str, Any]:
+    """A Node with its addresses on the link and a pod range per family."""
+    cidrs = [PODS[family].format(number) for family in (4, 6)]
+    addresses = [{"type": "InternalIP", "address": LINK[family].format(number)} for family in (4, 6)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, **meta},
+        "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+        "status": {"addresses": [*addresses, {"type": "Hostname", "address": name}]},
+    }
+
+
+def pod_of(pod: PodSpec) -> dict[str, Any]:
+    meta = {"name": pod.name, "namespace": "shop", "labels": {"app": pod.app}, "uid": f"uid-{pod.name}"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": meta,
+        "spec": {"nodeName": f"n{pod.node}", "containers": [{"name": "c"}]},
+    }
+
+
+def service_of(name: str, port: int = 80, ips: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
+    """A dual-stack Service over TCP and UDP; the cluster's own allocation is played by `ips`. `None` makes it headless."""
+    given = list(ips) or ["None"]
+    node_port = spec.pop("nodePort", 0)
+    ports = [
+        {"name": p.lower(), "protocol": p, "port": port, "targetPort": 8080, **({"nodePort": node_port} if node_port else {})}
+        for p in ("TCP", "UDP")
+    ]
+    kind = {"type": "NodePort"} if node_port else {}
+    spec = {"clusterIP": given[0], "clusterIPs": given, "selector": {"app": name}, "ports": ports, **kind, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
