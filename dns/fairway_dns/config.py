@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.errors import UserError
-from fairway_dns.names import to_key
+from fairway_dns.names import is_host_name, to_key
 
 PORT = 53
+TLS_PORT = 853
+TLS = "tls://"
+
+Resolved = tuple[
+    socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+]
+"""What getaddrinfo(3) gives for one address."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens. `host` is a literal address, an IPv6 one possibly with %scope."""
+    """Where a server listens. `host` is a literal address, an IPv6 one possibly with %scope. With `tls_name` it is asked over TLS
+    only (RFC 7858), and must show a certificate for that name.
+    """
 
     host: str
     port: int = PORT
+    tls_name: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        plain = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{TLS}{plain}#{self.tls_name}" if self.tls_name else plain
+
+    def resolve(self, kind: socket.SocketKind) -> Resolved:
+        """For socket and connect; nobody is asked. Raises OSError if the scope is no interface (any more)."""
+        return socket.getaddrinfo(self.host, self.port, type=kind, flags=socket.AI_NUMERICHOST)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +69,34 @@ class WorkerConfig:
 
 
 def parse_address(text: str) -> Address:
-    """ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. Raises UserError."""
-    host, port = text.strip(), str(PORT)
-    if host.startswith("["):
-        host, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
+    """ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; with tls:// in front and #NAME behind for DNS over TLS. Raises UserError."""
+    plain, tls_name, port = text.strip(), "", PORT
+    if plain.startswith(TLS):
+        plain, _, tls_name = plain.removeprefix(TLS).partition("#")
+        port = TLS_PORT
+        if not is_host_name(tls_name):
+            raise UserError(f"not a server of DNS over TLS: {text!r} (expected tls://ADDRESS#NAME, the certificate's name)")
     try:
-        ip_address(host)
-        if not 0 < int(port) < 65536:
-            raise ValueError("port out of range")
+        host, port = _endpoint(plain, port)
     except ValueError as error:
         raise UserError(f"not an address of a DNS server: {text!r} ({error})") from error
-    return Address(host, int(port))
+    return Address(host, port, tls_name.rstrip(".").lower())
+
+
+def _endpoint(text: str, port: int) -> tuple[str, int]:
+    host, rest = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError("expected [ADDRESS]:PORT")
+        rest = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, rest = text.partition(":")
+    ip_address(host)
+    number = int(rest) if rest else port
+    if not 0 < number < 65536:
+        raise ValueError("port out of range")
+    return host, number
 
 
 def parse_host(text: str) -> tuple[str, tuple[str, ...]]:

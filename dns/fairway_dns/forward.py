@@ -1,29 +1,38 @@
 """Forwarding: several upstreams, one answer, in bounded time and bounded memory.
 
 A question goes to the best server; if it has not answered after `patience`, the next one is asked as well and the first good
-answer wins. Equal questions share one flight. That also tames loops: a question that comes back to us joins its own flight and
-ends with it.
+answer wins. Equal questions share one flight. Upstreams that send our questions back to us are found out and left
+out (`loop.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fairway_core.clock import Clock
-from fairway_dns.cache import Asked
 from fairway_dns.config import Address
+from fairway_dns.counters import Counters
+from fairway_dns.loop import LoopGuard
 from fairway_dns.names import suffixes
-from fairway_dns.response import Response
-from fairway_dns.upstream import Attempt, Unusable, Upstream
+from fairway_dns.question import Asked
+from fairway_dns.response import EDE_NETWORK, EDE_UNREACHABLE, Response
+from fairway_dns.tls import TlsServer
+from fairway_dns.upstream import Attempt, Server, Unusable, Upstream
 from fairway_dns.wire import SERVFAIL, Tail
 
 TICK: Final = 0.025
 """Seconds between two looks at the clock while questions are under way."""
 NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
+FAILURE_TTL: Final = 300
+"""Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
+ROOT: Final = b"\0"
+NEVER: Final = -1e9
 Waiter = Callable[[Response], None]
 
 
@@ -31,7 +40,7 @@ Waiter = Callable[[Response], None]
 class ForwardLimits:
     """Seconds: `patience` before the next server is asked too, `total` for the whole (clients give up after 5). `flights` are
     different questions under way, `waiters` everybody who waits for them. A server that failed is asked last for `penalty`
-    seconds.
+    seconds. Each server is asked in at most `rounds` rounds; one that has said that it cannot answer is not asked again.
     """
 
     patience: float = 0.8
@@ -42,48 +51,78 @@ class ForwardLimits:
     penalty: float = 10.0
 
 
-@dataclass(eq=False, slots=True)
 class _Flight:
     """One question under way: who waits, which servers may still be asked, the attempts made, the best answer that is no
     success. Times are monotonic seconds.
     """
 
-    asked: Asked
-    order: Iterator[Upstream]
-    deadline: float
-    waiters: list[Waiter] = field(default_factory=list)
-    attempts: dict[Attempt, tuple[Upstream, float]] = field(default_factory=dict)
-    latest: Upstream | None = None
-    next_at: float = 0.0
-    fallback: Response | None = None
+    __slots__ = (
+        "asked", "attempts", "deadline", "ede", "failed", "fallback", "forwarder", "latest", "next_at", "order", "step",
+        "waiters",
+    )  # fmt: skip
+
+    def __init__(self, forwarder: Forwarder, asked: Asked, order: Sequence[Server], deadline: float, waiter: Waiter) -> None:
+        self.forwarder, self.asked, self.order, self.deadline = forwarder, asked, order, deadline
+        self.waiters = [waiter]
+        self.attempts: list[Attempt] = []
+        self.failed: list[Server] = []
+        self.latest: Server | None = None
+        self.fallback: Response | None = None
+        self.next_at = 0.0
+        self.step = 0
+        self.ede = EDE_UNREACHABLE
+
+    def settle(self, attempt: Attempt, outcome: Response | Unusable) -> None:
+        """See `Asker`."""
+        self.forwarder.settle(self, attempt, outcome)
+
+    def outcome(self) -> Response:
+        """What to say when no server has a good answer."""
+        if self.fallback is not None:
+            return self.fallback._replace(ttl=FAILURE_TTL)
+        return _servfail(self.ede, FAILURE_TTL)
 
 
-@dataclass(slots=True)
 class _Health:
     """What is known of one server: its smoothed time to answer in seconds, and when it failed last."""
 
-    time: float = 0.0
-    failed_at: float = -1e9
+    __slots__ = ("failed_at", "time")
+
+    def __init__(self) -> None:
+        self.time, self.failed_at = 0.0, NEVER
 
 
 class Forwarder:
     """Asks upstreams. Promise: `ask` and `resolve` never raise for what an upstream does; when all fail the answer is the last
-    rcode they gave, or SERVFAIL, within `limits.total` seconds.
+    rcode they gave, or SERVFAIL with the reason, within `limits.total` seconds.
+
+    `security` is for servers with a TLS name, which without it are not used. With `log`, servers are probed for loops.
     """
 
     def __init__(
-        self, upstreams: Sequence[Address], own: Iterable[Address], clock: Clock, limits: ForwardLimits | None = None
+        self,
+        upstreams: Sequence[Address],
+        own: Iterable[Address],
+        clock: Clock,
+        limits: ForwardLimits | None = None,
+        *,
+        security: ssl.SSLContext | None = None,
+        counters: Counters | None = None,
+        log: logging.Logger | None = None,
     ) -> None:
         self._limits = limits or ForwardLimits()
         self._clock = clock
+        self._security = security
         mine = frozenset(own)
         # Asking ourselves would go round for ever.
-        self._addresses = tuple(address for address in dict.fromkeys(upstreams) if address not in mine)
-        self._servers: list[Upstream] = []
+        usable = (address for address in dict.fromkeys(upstreams) if address not in mine)
+        self._addresses = tuple(address for address in usable if security is not None or not address.tls_name)
+        self._servers: list[Server] = []
         self._health = {address: _Health() for address in self._addresses}
         self._flights: dict[Asked, _Flight] = {}
         self._waiters = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._guard = LoopGuard(log, counters or Counters(), self._loops) if log is not None else None
 
     @property
     def pending(self) -> int:
@@ -100,17 +139,17 @@ class Forwarder:
         flight = self._flights.get(asked)
         full = flight is None and len(self._flights) >= self._limits.flights
         if full or self._waiters >= self._limits.waiters or not self._addresses:
-            waiter(_servfail())
+            waiter(_servfail(EDE_UNREACHABLE, 0))
             return
         self._waiters += 1
         if flight is not None:
             flight.waiters.append(waiter)
             return
         now = self._clock.monotonic()
-        flight = _Flight(asked, iter(self._order(now) * self._limits.rounds), now + self._limits.total, [waiter])
+        flight = _Flight(self, asked, self._order(now), now + self._limits.total, waiter)
         self._flights[asked] = flight
         self._try_next(flight, now)
-        if self._timer is None:
+        if self._timer is None and self._flights:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     async def resolve(self, asked: Asked) -> Response:
@@ -119,13 +158,23 @@ class Forwarder:
         self.ask(asked, lambda response: None if future.done() else future.set_result(response))
         return await future
 
+    def returned(self, asked: Asked) -> bool:
+        """Whether this question is one that only we could have asked; then the upstream it went to is asked no more."""
+        return self._guard is not None and self._guard.returned(asked)
+
+    def apex(self, name: bytes) -> bytes:
+        """The zone whose servers answer for a name: the root."""
+        return ROOT
+
     async def close(self) -> None:
         """Give up what is under way, whose waiters get SERVFAIL, and close every socket."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._guard is not None:
+            self._guard.close()
         for flight in list(self._flights.values()):
-            self._land(flight, _servfail())
+            self._land(flight, _servfail(EDE_UNREACHABLE, 0))
         for server in self._servers:
             server.close()
         self._servers = []
@@ -134,39 +183,51 @@ class Forwarder:
         now = self._clock.monotonic()
         for flight in list(self._flights.values()):
             if now >= flight.deadline:
-                self._land(flight, flight.fallback or _servfail())
+                self._land(flight, flight.outcome())
             elif now >= flight.next_at and flight.latest is not None:
                 # It is asked no more for a while, but its late answer still counts.
                 self._health[flight.latest.address].failed_at = now
+                if self._guard is not None:
+                    self._guard.suspect(flight.latest)
                 self._try_next(flight, now)
         again = bool(self._flights)
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if again else None
 
     def _try_next(self, flight: _Flight, now: float) -> None:
         """Ask one more server; when all were asked, wait for those that have not answered."""
-        server = flight.latest = next(flight.order, None)
+        server = flight.latest = self._next(flight)
         if server is None:
             if not flight.attempts:
-                self._land(flight, flight.fallback or _servfail())
+                self._land(flight, flight.outcome())
             return
         flight.next_at = now + self._limits.patience
+        flight.attempts.append(server.ask(flight.asked, flight, now, flight.step <= len(flight.order)))
 
-        def done(outcome: Response | Unusable) -> None:
-            self._settle(flight, attempt, outcome)
+    def _next(self, flight: _Flight) -> Server | None:
+        order, last = flight.order, len(flight.order) * self._limits.rounds
+        while flight.step < last:
+            server = order[flight.step % len(order)]
+            flight.step += 1
+            if server not in flight.failed and (self._guard is None or not self._guard.looping(server)):
+                return server
+        return None
 
-        attempt = server.ask(flight.asked, done)
-        flight.attempts[attempt] = (server, now)
-
-    def _settle(self, flight: _Flight, attempt: Attempt, outcome: Response | Unusable) -> None:
-        server, since = flight.attempts.pop(attempt)
-        health, now = self._health[server.address], self._clock.monotonic()
+    def settle(self, flight: _Flight, attempt: Attempt, outcome: Response | Unusable) -> None:
+        """An attempt of a flight has come to its end."""
+        flight.attempts.remove(attempt)
+        server = attempt.server
         if isinstance(outcome, Response):
-            health.failed_at = -1e9
-            health.time += (now - since - health.time) / 8
             self._land(flight, outcome)
+            health = self._health[server.address]
+            health.failed_at = NEVER
+            health.time += (self._clock.monotonic() - attempt.since - health.time) / 8
             return
-        health.failed_at = now
+        now = self._clock.monotonic()
+        self._health[server.address].failed_at = now
+        flight.failed.append(server)
         flight.fallback = outcome.response or flight.fallback
+        if outcome.response is None:
+            flight.ede = EDE_NETWORK
         if server is flight.latest or not flight.attempts:
             self._try_next(flight, now)
 
@@ -174,20 +235,26 @@ class Forwarder:
         del self._flights[flight.asked]
         for attempt in flight.attempts:
             attempt.cancel()
-        flight.attempts.clear()
+        flight.attempts = []
         self._waiters -= len(flight.waiters)
         for waiter in flight.waiters:
             waiter(response)
 
-    def _order(self, now: float) -> list[Upstream]:
+    def _loops(self, server: Server) -> None:
+        """Questions that wait for a server which sends them back to us go on without it."""
+        for flight in list(self._flights.values()):
+            for attempt in [one for one in flight.attempts if one.server is server]:
+                attempt.cancel()
+                self.settle(flight, attempt, Unusable("a loop"))
+
+    def _order(self, now: float) -> Sequence[Server]:
         """Servers as configured, clearly slower ones behind, those that failed lately last."""
         if not self._servers:
-            loop = asyncio.get_running_loop()
-            self._servers = [Upstream(address, loop) for address in self._addresses]
+            self._open()
         if len(self._servers) == 1:
             return self._servers
 
-        def rank(server: Upstream) -> tuple[bool, int]:
+        def rank(server: Server) -> tuple[bool, int]:
             health = self._health[server.address]
             return now - health.failed_at < self._limits.penalty, int(health.time / NEAR)
 
@@ -196,6 +263,16 @@ class Forwarder:
             # What is not asked cannot show that it has become faster, so its past fades.
             self._health[server.address].time *= 0.98
         return ordered
+
+    def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for address in self._addresses:
+            if address.tls_name and self._security is not None:
+                self._servers.append(TlsServer(address, loop, self._security))
+            else:
+                self._servers.append(Upstream(address, loop))
+        if self._guard is not None:
+            self._guard.start(self._servers)
 
 
 class Routes:
@@ -209,19 +286,26 @@ class Routes:
         """As `Forwarder.ask`."""
         self._of(asked.name).ask(asked, waiter)
 
+    def returned(self, asked: Asked) -> bool:
+        """As `Forwarder.returned`, of any of them."""
+        return self._default.returned(asked) or any(stub.returned(asked) for stub in self._stubs.values())
+
+    def apex(self, name: bytes) -> bytes:
+        """The zone (a key) whose servers answer for a name; the root for the default ones."""
+        if self._stubs:
+            for _pos, suffix in suffixes(name):
+                if suffix in self._stubs:
+                    return suffix
+        return ROOT
+
     async def close(self) -> None:
         """Close all forwarders."""
         for forwarder in (self._default, *self._stubs.values()):
             await forwarder.close()
 
     def _of(self, name: bytes) -> Forwarder:
-        if self._stubs:
-            for _pos, suffix in suffixes(name):
-                found = self._stubs.get(suffix)
-                if found is not None:
-                    return found
-        return self._default
+        return self._stubs.get(self.apex(name), self._default)
 
 
-def _servfail() -> Response:
-    return Response(Tail(SERVFAIL), 0)
+def _servfail(ede: int, ttl: int) -> Response:
+    return Response(Tail(SERVFAIL, ede=ede), ttl)

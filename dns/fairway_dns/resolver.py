@@ -8,15 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fairway_dns.answer import Elsewhere, answer, failure
+from fairway_dns.answer import EDE_OTHER, Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
-from fairway_dns.cache import Asked, Cache, Kept
+from fairway_dns.cache import Cache, Kept
 from fairway_dns.counters import Counters
+from fairway_dns.complete import Completion
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.prepared import Prepared
+from fairway_dns.question import Asked
 from fairway_dns.response import Response, join_chain
 from fairway_dns.table import Table
-from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, WireError, parse_query, render
+from fairway_dns.views import Asker
+from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, parse_query, render
 from fairway_dns.zone import TTL
 
 STALE_AFTER = 1.8
@@ -47,7 +51,8 @@ class Resolver:
         forwarder: Forwarder | Routes,
         counters: Counters,
         log: logging.Logger,
-        fast: FastCache | None = None,
+        prepared: Prepared | None = None,
+        completion: Completion | None = None,
     ) -> None:
         self._table = table
         self._authorities = authorities
@@ -55,7 +60,8 @@ class Resolver:
         self._forwarder = forwarder
         self._counters = counters
         self._log = log
-        self._fast = fast
+        self._prepared = prepared
+        self._completion = completion
         self._turn = 0
         self._kept: Kept | None = None
 
@@ -69,26 +75,38 @@ class Resolver:
             return None
         self._counters.query(query.qtype, "tcp" if tcp else "udp")
         self._turn += 1
-        found = self._local(query)
+        asker = self._table.views.asker(client)
+        found = self._local(query, asker)
         if isinstance(found, Tail):
             reply = self._finish(query, found, tcp)
-            if self._fast is not None and not tcp and cacheable(data, query):
-                self._teach(self._fast, data, query, found, reply)
+            if self._prepared is not None and not tcp and cacheable(data, query):
+                self._teach(self._prepared, asker, data, query, found, reply)
             return reply
         elsewhere = found
         return Later(lambda done: self._fetch(query, elsewhere, lambda tail: done(self._finish(query, tail, tcp))))
 
-    def _teach(self, fast: FastCache, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
+    def _teach(self, prepared: Prepared, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
         """Let the fast path have what would be the answer to the same octets next time."""
-        kept = self._kept
-        count = self._counters.cell(query.qtype, tail.rcode, kept is not None)
-        if kept is not None:
-            fast.learn_until(data, query, reply, count, kept.until, self._aging(query, kept, reply))
-            return
         tails = self._rotations(query, tail)
         if tails and query.qtype != SRV:
-            fast.learn(data, query, [render(query, one) for one in tails], count)
-        elif tail.answers <= 1 and tail.rcode in (NOERROR, NXDOMAIN):
+            count = self._counters.cell(query.qtype, tail.rcode, False)
+            prepared.shared(asker).learn(data, query, [render(query, one) for one in tails], count)
+        elif self._completion is not None and self._completion.concerns(query):
+            # The same octets mean another name to somebody with another search path.
+            self._remember(prepared.own(asker), data, query, tail, reply, most=2)
+        else:
+            self._remember(prepared.shared(asker), data, query, tail, reply, most=1)
+
+    def _remember(self, fast: FastCache, data: bytes, query: Query, tail: Tail, reply: bytes, most: int) -> None:
+        """`most`: more records than that come in changing order, which one prepared reply cannot show."""
+        kept = self._kept
+        count = self._counters.cell(query.qtype, tail.rcode, kept is not None)
+        if kept is not None and tail is kept.tail:
+            fast.learn_until(data, query, reply, count, kept.until, self._aging(query, kept, reply))
+        elif kept is not None:
+            # Names of ours led there: it falls with the next change of them.
+            fast.learn_volatile(data, query, reply, count, kept.until)
+        elif tail.answers <= most and tail.rcode in (NOERROR, NXDOMAIN):
             fast.learn_volatile(data, query, reply, count)
 
     def _aging(self, query: Query, kept: Kept, reply: bytes) -> Aging | None:
@@ -105,10 +123,14 @@ class Resolver:
         tails = node.tails.get(query.qtype, ()) if node is not None else ()
         return tails if any(one is tail for one in tails) else ()
 
-    def _local(self, query: Query) -> Tail | Elsewhere:
+    def _local(self, query: Query, asker: Asker) -> Tail | Elsewhere:
         self._kept = None
+        # What the asker may not see is left out before anything is made of the rest.
+        zone = self._table.seen(asker.sight)
         try:
-            found = answer(self._table.zone, self._authorities, query, self._turn)
+            found = answer(zone, self._authorities, query, self._turn)
+            if asker.namespace and self._completion is not None and isinstance(found, Tail) and found.rcode == NXDOMAIN:
+                found = self._completion.complete(zone, query, asker.namespace, found, self._turn)
         except Exception as error:
             # The edge of the process: whatever is wrong with one name, its client gets an answer.
             return self._broken(query, error)
@@ -118,21 +140,23 @@ class Resolver:
             # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
             # spirit).
             return failure(REFUSED)
-        kept = self._cache.get(_asked(query, found))
+        kept = self._cache.get(_asked(query, found), self._forwarder.apex(found.name))
         if kept is None:
             return found
         self._counters.add("cache_hits")
-        if not found.chain:
-            self._kept = kept
+        self._kept = kept
         return self._join(query, found, kept.tail)
 
     def _fetch(self, query: Query, elsewhere: Elsewhere, done: Callable[[Tail], None]) -> None:
         """Ask the upstreams, and call `done` once: with their answer, or an expired one if they fail or take too long."""
         asked = _asked(query, elsewhere)
         self._counters.add("forwarded")
+        if self._forwarder.returned(asked):
+            done(failure(SERVFAIL, EDE_OTHER))
+            return
         old = self._cache.get_stale(asked)
         if old is None:
-            self._forwarder.ask(asked, lambda response: done(self._fetched(query, elsewhere, asked, response)))
+            self._forwarder.ask(asked, lambda response: self._fetched(query, elsewhere, asked, response, done))
             return
         waiting = [done]
 
@@ -148,26 +172,31 @@ class Resolver:
 
         def arrived(response: Response) -> None:
             if response.tail.rcode in (NOERROR, NXDOMAIN):
-                give(self._fetched(query, elsewhere, asked, response))
+                self._fetched(query, elsewhere, asked, response, give)
             elif waiting:
                 give_old()
 
         timer = asyncio.get_running_loop().call_later(STALE_AFTER, give_old)
         self._forwarder.ask(asked, arrived)
 
-    def _fetched(self, query: Query, elsewhere: Elsewhere, asked: Asked, response: Response) -> Tail:
+    def _fetched(
+        self, query: Query, elsewhere: Elsewhere, asked: Asked, response: Response, done: Callable[[Tail], None]
+    ) -> None:
+        # The client's reply leaves first: what is kept for others can wait.
+        done(self._join(query, elsewhere, response.tail))
         try:
             self._cache.put(asked, response)
-            return self._join(query, elsewhere, response.tail)
         except Exception as error:
-            return self._broken(query, error)
+            self._broken(query, error)
 
     def _join(self, query: Query, elsewhere: Elsewhere, tail: Tail) -> Tail:
         if not elsewhere.chain:
             return tail
+        if elsewhere.denial is not None and tail.rcode == NXDOMAIN:
+            return elsewhere.denial
         try:
             return join_chain(query.name, query.qtype, elsewhere.chain, TTL, tail)
-        except WireError as error:
+        except Exception as error:
             return self._broken(query, error)
 
     def _broken(self, query: Query, error: Exception) -> Tail:

@@ -14,10 +14,19 @@ from dnslib import CNAME as DnslibCname
 from dnslib import RR, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
 from fairway_dns.names import to_key
-from fairway_dns.wire import HEADER, OPT, QR, SOA, TC, Span, Tail, WireError, read_name, read_records
+from fairway_dns.wire import EDE, HEADER, MIN_RECORD, NOERROR, NXDOMAIN, OPT, QR, SOA, TC, Tail, WireError, read_name, skip_name
 
 MAX_RECORDS: Final = 2000
+NEVER: Final = (1 << 31) - 1
+"""More seconds than any TTL has."""
+MIN_SOA: Final = 22
+"""Octets of SOA data: two root names and five numbers."""
+EDE_STALE, EDE_CACHED_ERROR, EDE_UNREACHABLE, EDE_NETWORK = 3, 13, 22, 23
+"""RFC 8914, 4: a stale answer; a failure remembered; no server answered; none could be spoken to."""
+_OPT, _SOA = OPT.to_bytes(2, "big"), SOA.to_bytes(2, "big")
 _COUNTS = struct.Struct("!HHHHHH")
+_FIXED = struct.Struct("!HHIH")
+_PAIR = struct.Struct("!HH")
 _TTL = struct.Struct("!I")
 
 
@@ -32,61 +41,111 @@ class Response(NamedTuple):
     truncated: bool = False
 
 
-def matches(data: bytes, ident: int, question: bytes) -> bool:
-    """Whether `data` is a reply to `question` (lower-cased octets) with this id (RFC 5452, 9.1)."""
-    if len(data) < HEADER + len(question):
-        return False
-    found, flags, questions = struct.unpack_from("!HHH", data)
-    asked = data[HEADER : HEADER + len(question)]
-    same = asked[:-4].lower() == question[:-4] and asked[-4:] == question[-4:]
-    return bool(found == ident and flags & QR and questions == 1 and same)
-
-
-def parse_response(data: bytes) -> Response:
-    """Read a reply that `matches`. OPT is removed, and with it what follows it. Raises WireError for octets that do not hold
-    what they announce.
+def matches(data: bytes, question: bytes) -> bool:
+    """Whether `data` is a reply to `question`, octet by octet, so in the case it was asked in (RFC 5452, 9.1). The id is what it
+    was found by.
     """
-    _ident, flags, _questions, *counts = _COUNTS.unpack_from(data)
-    start = read_name(data, HEADER) + 4
-    if sum(counts) > MAX_RECORDS:
-        raise WireError("more records than we are ready to look at")
+    return len(data) >= HEADER and data[2] >= 0x80 and data[4:6] == b"\0\1" and data.startswith(question, HEADER)
+
+
+def matches_but_case(data: bytes, question: bytes) -> bool:
+    """Whether only the case of letters keeps `data` from being a reply to `question`."""
+    asked = data[HEADER : HEADER + len(question)]
+    same = asked[:-4].lower() == question[:-4].lower() and asked[-4:] == question[-4:]
+    return same and matches(data, asked)
+
+
+def parse_response(data: bytes, start: int = 0) -> Response:
+    """Read a reply that `matches`, whose question ends at `start` (0: not known yet). OPT is removed, and with it what follows
+    it. Raises WireError for octets that do not hold what they announce.
+    """
+    if len(data) < HEADER:
+        raise WireError("shorter than a header")
+    start = start or read_name(data, HEADER) + 4
+    _ident, flags, _questions, answers, authority, additional = _COUNTS.unpack_from(data)
+    count = answers + authority + additional
     if flags & TC:
         return Response(Tail(flags & 0xF), 0, truncated=True)
-    spans = list(read_records(data, start, sum(counts)))
-    front = counts[0] + counts[1]
-    extra, extended = _without_opt(spans[front:])
-    spans = spans[:front] + extra
-    end = spans[-1].end if spans else start
-    additional_at = (spans[front - 1].end if front else start) - start
-    tail = Tail(flags & 0xF | extended << 4, False, counts[0], counts[1], len(extra), data[start:end], additional_at)
-    ttl = _lifetime(data, start, tail.rcode, spans[: counts[0]], spans[counts[0] : front])
-    return Response(tail, ttl, tuple(span.ttl_at - start for span in spans))
+    if count > MAX_RECORDS or count * MIN_RECORD > len(data) - start:
+        raise WireError("more records than the message can hold, or than we are ready to look at")
+    try:
+        scan = _scan(data, start, answers, answers + authority, count)
+    except (IndexError, struct.error) as error:
+        raise WireError("record runs out of the message") from error
+    rcode = flags & 0xF | scan.extended << 4
+    body = data[start : scan.end]
+    tail = Tail(rcode, False, answers, authority, scan.extra, body, scan.additional_at - start, scan.ede)
+    return Response(tail, scan.lifetime(rcode), tuple(scan.ttl_at))
 
 
-def _without_opt(spans: Sequence[Span]) -> tuple[list[Span], int]:
-    for index, span in enumerate(spans):
-        if span.rtype == OPT:
-            return list(spans[:index]), span.ttl >> 24
-    return list(spans), 0
-
-
-def _lifetime(data: bytes, start: int, rcode: int, answers: Sequence[Span], authority: Sequence[Span]) -> int:
-    """Seconds the reply may be kept: the smallest TTL of its answers; for a denial what its SOA says; a denial without SOA is
-    not kept (RFC 2308, 5).
+class _Scan:
+    """What one walk over the records of a reply finds. Offsets: `end` and `additional_at` are absolute, `ttl_at` relative to the
+    end of the question. TTLs in seconds; `soa_ttl` is how long a denial holds (RFC 2308, 5), below zero without SOA.
     """
-    qtype = int.from_bytes(data[start - 4 : start - 2], "big")
-    soa = next((span for span in authority if span.rtype == SOA and span.end - span.data_at >= 22), None)
-    ttls = [_sane(span.ttl) for span in answers]
-    if rcode == 0 and any(span.rtype == qtype for span in answers):
-        return min(ttls)
-    if soa is None or rcode not in (0, 3):
-        return 0
-    minimum = _sane(_TTL.unpack_from(data, soa.end - 4)[0])
-    return min([_sane(soa.ttl), minimum, *ttls])
+
+    __slots__ = ("additional_at", "ede", "end", "extended", "extra", "hit", "least", "soa_ttl", "ttl_at")
+
+    def __init__(self, end: int) -> None:
+        self.end = self.additional_at = end
+        self.ttl_at: list[int] = []
+        self.extra = self.extended = 0
+        self.ede: int | None = None
+        self.least, self.soa_ttl, self.hit = NEVER, -1, False
+
+    def lifetime(self, rcode: int) -> int:
+        """Seconds the reply may be kept: the smallest TTL of its answers; for a denial what its SOA says; a denial without SOA
+        is not kept.
+        """
+        if self.hit and rcode == NOERROR:
+            return self.least
+        if self.soa_ttl < 0 or rcode not in (NOERROR, NXDOMAIN):
+            return 0
+        return min(self.soa_ttl, self.least)
+
+
+def _scan(data: bytes, start: int, answers: int, front: int, count: int) -> _Scan:
+    """Walk over `count` records from `start` on, `answers` of them in the answer section, `front` before the additional one."""
+    found = _Scan(start)
+    pos, size, qtype = start, len(data), data[start - 4 : start - 2]
+    for index in range(count):
+        # A pointer to the question is how nearly every owner is written.
+        pos = pos + 2 if data[pos] == 0xC0 and data[pos + 1] == HEADER else skip_name(data, pos)
+        _rtype, _rclass, ttl, length = _FIXED.unpack_from(data, pos)
+        end = pos + _FIXED.size + length
+        if end > size:
+            raise WireError("record data runs out of the message")
+        kind = data[pos : pos + 2]
+        if kind == _OPT and index >= front:
+            found.extended, found.ede = ttl >> 24, _ede(data[end - length : end])
+            break
+        # RFC 2181, 8: a TTL with the top bit set counts as zero.
+        ttl = ttl if ttl < 1 << 31 else 0
+        found.ttl_at.append(pos + 4 - start)
+        if index < answers:
+            found.least = min(found.least, ttl)
+            found.hit = found.hit or kind == qtype
+        elif kind == _SOA and index < front and found.soa_ttl < 0 and length >= MIN_SOA:
+            found.soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))
+        found.end = pos = end
+        if index < front:
+            found.additional_at = end
+        else:
+            found.extra += 1
+    return found
+
+
+def _ede(options: bytes) -> int | None:
+    """The first extended error in the data of an OPT record (RFC 8914)."""
+    pos = 0
+    while pos + 6 <= len(options):
+        code, length = _PAIR.unpack_from(options, pos)
+        if code == EDE and length >= 2:
+            return int.from_bytes(options[pos + 4 : pos + 6], "big")
+        pos += 4 + length
+    return None
 
 
 def _sane(ttl: int) -> int:
-    # RFC 2181, 8: a TTL with the top bit set counts as zero.
     return ttl if ttl < 1 << 31 else 0
 
 
@@ -105,7 +164,7 @@ def stale(response: Response, ttl: int) -> Tail:
     body = bytearray(response.tail.body)
     for offset in response.ttl_at:
         _TTL.pack_into(body, offset, ttl)
-    return response.tail._replace(body=bytes(body))
+    return response.tail._replace(body=bytes(body), ede=EDE_STALE)
 
 
 def join_chain(name: bytes, qtype: int, chain: Sequence[tuple[bytes, int, str]], ttl: int, end: Tail) -> Tail:

@@ -1,30 +1,35 @@
 """One upstream server: a pool of connected UDP sockets, and TCP for what was truncated (RFC 5452, RFC 7766).
 
 Connected sockets take datagrams from the server only and learn of its refusal at once (ICMP). The kernel draws a random port
-for each; ids come from the system's generator; a socket is given up after a number of questions, so that ports change too.
+for each; ids come from the system's generator; a socket is given up after a number of questions, so that ports change too. A
+socket is drawn anew when nothing waits on it, and else after a few questions: answers that come together are read together.
 Questions and replies meet through callbacks: a task per question would cost more than everything else together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-from fairway_dns.cache import Asked
 from fairway_dns.config import Address
-from fairway_dns.response import Response, matches, parse_response
-from fairway_dns.wire import FORMERR, HEADER, IN, NOERROR, NXDOMAIN, WireError, build_query
+from fairway_dns.question import Asked, Entropy, encode_query, in_mixed_case, question_of
+from fairway_dns.response import Response, matches, matches_but_case, parse_response
+from fairway_dns.stream import Stream
+from fairway_dns.wire import FORMERR, HEADER, NOERROR, NXDOMAIN, WireError
 
-SOCKETS = 32
-USES = 256
-MAX_PENDING = 256
-ENTROPY = 1024
-"""Octets taken from the system's generator at a time."""
+SOCKETS: Final = 32
+USES: Final = 256
+MAX_PENDING: Final = 256
+RUN: Final = 8
+"""Questions in a row through one socket, at most."""
+MAX_DATAGRAM: Final = 4096
+"""Octets read of a reply; we advertise 1232."""
+STUBBORN: Final = 3
+"""Answers in a row that have lost the case of the question until a server is believed to do that always."""
+PLAIN_FOR: Final = 3600.0
+"""Seconds until such a server is asked in mixed case again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +42,67 @@ class Unusable:
     response: Response | None = None
 
 
-Done = Callable[[Response | Unusable], None]
-Arrived = Callable[[bytes | OSError], None]
+class Asker(Protocol):
+    """Who wants an answer."""
+
+    def settle(self, attempt: Attempt, outcome: Response | Unusable) -> None:
+        """Called once for each attempt that was not cancelled, never from within `ask`."""
+        ...
 
 
-def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]:
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
-    return found[0], found[4]
+class Server(Protocol):
+    """One upstream, whatever the transport."""
+
+    address: Address
+
+    def ask(self, asked: Asked, asker: Asker, now: float, mixed: bool = True) -> Attempt:
+        """Ask the server; `asker` is told once, later: an answer (NOERROR or NXDOMAIN), or Unusable for everything else. There is
+        no time limit: the asker cancels. `mixed`: in random case, where the transport needs it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close every socket. Questions under way are for the asker to cancel first."""
+        ...
 
 
-class _Ids:
-    """Unpredictable 16-bit numbers."""
+class Attempt:
+    """One question to one server, asked at `since` (monotonic). After `cancel` nothing is told any more."""
 
-    def __init__(self) -> None:
-        self._octets = b""
-        self._used = 0
+    __slots__ = ("again", "asked", "asker", "channel", "edns", "ident", "mixed", "question", "server", "since", "stream")
 
-    def draw(self) -> int:
-        if self._used >= len(self._octets):
-            self._octets, self._used = os.urandom(ENTROPY), 0
-        self._used += 2
-        return self._octets[self._used - 2] << 8 | self._octets[self._used - 1]
+    def __init__(self, asked: Asked, asker: Asker, server: Server, since: float) -> None:
+        self.asked, self.server, self.since = asked, server, since
+        self.asker: Asker | None = asker
+        self.channel: _Channel | None = None
+        self.stream: Stream | None = None
+        self.ident = self.question = b""
+        self.edns, self.mixed, self.again = True, False, False
+
+    def finish(self, outcome: Response | Unusable) -> None:
+        """Tell the outcome, once."""
+        asker, self.asker = self.asker, None
+        if asker is not None:
+            asker.settle(self, outcome)
+
+    def cancel(self) -> None:
+        """Give the question up."""
+        self.asker = None
+        if self.channel is not None:
+            self.channel.forget(self.ident)
+        if self.stream is not None:
+            self.stream.forget(self.ident)
 
 
 class _Channel:
     """One connected socket and the questions that wait on it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, ids: _Ids) -> None:
-        self._loop = loop
-        self._ids = ids
-        self._waiting: dict[int, tuple[bytes, Arrived]] = {}
-        self._uses = 0
+    def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
+        self._upstream, self._loop = upstream, loop
+        self._waiting: dict[bytes, Attempt] = {}
+        self.uses = 0
         self._retired = False
-        family, target = _resolve(address)
+        family, _, _, _, target = upstream.address.resolve(socket.SOCK_DGRAM)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._socket.connect(target)
@@ -78,27 +111,24 @@ class _Channel:
             raise
         loop.add_reader(self._socket, self._readable)
 
-    def ask(self, asked: Asked, edns: bool, arrived: Arrived) -> int:
-        """Send the question under a fresh id, which is returned; `arrived` is called once, later. Raises OSError."""
-        self._uses += 1
-        ident = self._ids.draw()
+    def send(self, attempt: Attempt, entropy: Entropy) -> None:
+        """Send the attempt's question under a fresh id. Raises OSError."""
+        self.uses += 1
+        ident = entropy.take(2)
         while ident in self._waiting:
-            ident = self._ids.draw()
-        query = build_query(
-            ident, asked.name, asked.qtype, edns=edns, dnssec=asked.dnssec, checking_disabled=asked.checking_disabled
-        )
-        self._socket.send(query)
-        self._waiting[ident] = (query[HEADER : HEADER + len(asked.name) + 4], arrived)
-        return ident
+            ident = entropy.take(2)
+        self._socket.send(encode_query(ident, attempt.question, attempt.asked, attempt.edns))
+        attempt.ident, attempt.channel = ident, self
+        self._waiting[ident] = attempt
 
-    def forget(self, ident: int) -> None:
+    def forget(self, ident: bytes) -> None:
         """Nobody waits for this question any more."""
         self._waiting.pop(ident, None)
         self._close_if_retired()
 
     @property
-    def spent(self) -> bool:
-        return self._uses >= USES or len(self._waiting) >= MAX_PENDING
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def retire(self) -> None:
         """Take no more questions; close when the last is answered."""
@@ -116,7 +146,7 @@ class _Channel:
     def _readable(self) -> None:
         for _ in range(MAX_PENDING):
             try:
-                data = self._socket.recv(65535)
+                data = self._socket.recv(MAX_DATAGRAM)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -128,130 +158,146 @@ class _Channel:
                 return
 
     def _deliver(self, data: bytes) -> None:
-        ident = int.from_bytes(data[:2], "big")
-        question, arrived = self._waiting.get(ident, (b"", None))
+        attempt = self._waiting.get(data[:2])
         # What does not match is somebody's guess: it is ignored, and the question goes on waiting (RFC 5452, 9).
-        if arrived is not None and matches(data, ident, question):
-            del self._waiting[ident]
-            arrived(data)
-            self._close_if_retired()
+        if attempt is None:
+            return
+        if matches(data, attempt.question):
+            del self._waiting[attempt.ident]
+            attempt.channel = None
+            self._upstream.arrived(attempt, data)
+            if self._retired:
+                self._close_if_retired()
+        elif attempt.mixed and matches_but_case(data, attempt.question):
+            del self._waiting[attempt.ident]
+            attempt.channel = None
+            self._upstream.lost_case(attempt)
 
     def _fail(self, error: OSError) -> None:
         waiting, self._waiting = self._waiting, {}
-        for _question, arrived in waiting.values():
-            arrived(error)
+        for attempt in waiting.values():
+            attempt.channel = None
+            attempt.finish(Unusable(str(error)))
         self._close_if_retired()
 
 
-@dataclass(eq=False, slots=True)
-class Attempt:
-    """One question to one server. After `cancel` nothing is called any more."""
-
-    asked: Asked
-    done: Done | None
-    channel: _Channel | None = None
-    ident: int = 0
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    def finish(self, outcome: Response | Unusable) -> None:
-        """Tell the outcome, once."""
-        done, self.done = self.done, None
-        if done is not None:
-            done(outcome)
-
-    def cancel(self) -> None:
-        """Give the question up."""
-        self.done = None
-        if self.channel is not None:
-            self.channel.forget(self.ident)
-        for task in self.tasks:
-            task.cancel()
-
-
 class Upstream:
-    """Promise: `ask` tells a matching reply or that there is none; it has no time limit of its own, the caller cancels it."""
+    """A server asked over UDP, and over TCP for what does not fit (a `Server`).
+
+    Letters go out in random case, and the reply must have the same: 20 more bits to guess for a name of 20 letters. A reply that
+    differs in case only is not believed, but the question is asked once more in lower case; a server that does so three times
+    in a row, or answers only lower-case questions, gets no mixed case for an hour.
+    """
 
     def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
         self.address = address
         self._loop = loop
-        self._ids = _Ids()
+        self._entropy = Entropy()
         self._channels: list[_Channel | None] = [None] * SOCKETS
+        self._current: _Channel | None = None
+        self._left = 0
+        self._stream: Stream | None = None
+        self._losses = 0
+        self._plain_until = 0.0
 
-    def ask(self, asked: Asked, done: Done) -> Attempt:
-        """Ask the server; `done` is called once, later: an answer (NOERROR or NXDOMAIN), or Unusable for everything else."""
-        attempt = Attempt(asked, done)
-        self._send(attempt, edns=True)
+    def ask(self, asked: Asked, asker: Asker, now: float, mixed: bool = True) -> Attempt:
+        """See `Server`."""
+        attempt = Attempt(asked, asker, self, now)
+        attempt.again = not mixed
+        name = asked.name
+        if mixed and now >= self._plain_until:
+            attempt.mixed = True
+            name = in_mixed_case(name, self._entropy.take(len(name)))
+        attempt.question = question_of(asked, name)
+        self._send(attempt)
         return attempt
 
-    def _send(self, attempt: Attempt, edns: bool) -> None:
-        def arrived(outcome: bytes | OSError) -> None:
-            attempt.channel = None
-            self._arrived(attempt, edns, outcome)
-
+    def _send(self, attempt: Attempt) -> None:
         try:
-            channel = self._channel()
-            attempt.ident = channel.ask(attempt.asked, edns, arrived)
-            attempt.channel = channel
+            self._channel().send(attempt, self._entropy)
         except OSError as error:
-            self._loop.call_soon(attempt.finish, Unusable(f"{self.address}: {error}"))
+            self._loop.call_soon(attempt.finish, Unusable(str(error)))
 
-    def _arrived(self, attempt: Attempt, edns: bool, outcome: bytes | OSError) -> None:
+    def arrived(self, attempt: Attempt, data: bytes) -> None:
+        """A reply to the attempt's question came in over UDP."""
         try:
-            if isinstance(outcome, OSError):
-                raise outcome
-            response = parse_response(outcome)
-        except (OSError, WireError) as error:
-            attempt.finish(Unusable(f"{self.address}: {error}"))
+            response = parse_response(data, HEADER + len(attempt.question))
+        except WireError as error:
+            attempt.finish(Unusable(str(error)))
             return
         if response.truncated:
-            attempt.tasks.append(self._loop.create_task(self._retry_over_tcp(attempt, edns)))
-        elif response.tail.rcode == FORMERR and edns:
+            self._ask_stream(attempt)
+        elif response.tail.rcode == FORMERR and attempt.edns:
             # Servers from before RFC 6891 answer FORMERR to an OPT record (6.2.2).
-            self._send(attempt, edns=False)
+            attempt.edns = False
+            self._send(attempt)
         else:
-            attempt.finish(self._judge(response))
+            attempt.finish(judged(response))
+            if attempt.mixed:
+                self._losses = 0
+            elif attempt.again:
+                self.missed_case(attempt.since)
 
-    def _judge(self, response: Response) -> Response | Unusable:
-        rcode = response.tail.rcode
-        return response if rcode in (NOERROR, NXDOMAIN) else Unusable(f"{self.address}: rcode {rcode}", response)
+    def lost_case(self, attempt: Attempt) -> None:
+        """The server, or who claims to be it, does not keep the case of letters."""
+        self.missed_case(attempt.since)
+        attempt.mixed = False
+        attempt.question = question_of(attempt.asked, attempt.asked.name)
+        self._send(attempt)
 
-    async def _retry_over_tcp(self, attempt: Attempt, edns: bool) -> None:
-        try:
-            outcome = self._judge(await self._ask_tcp(attempt.asked, edns))
-        except (OSError, WireError, EOFError) as error:
-            outcome = Unusable(f"{self.address}: {error}")
-        attempt.finish(outcome)
+    def missed_case(self, now: float) -> None:
+        """Mixed case got no good answer, lower case might."""
+        self._losses += 1
+        if self._losses >= STUBBORN:
+            self._losses, self._plain_until = 0, now + PLAIN_FOR
 
-    async def _ask_tcp(self, asked: Asked, edns: bool) -> Response:
-        reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
-        try:
-            ident = secrets.randbits(16)
-            query = build_query(
-                ident, asked.name, asked.qtype, edns=edns, dnssec=asked.dnssec, checking_disabled=asked.checking_disabled
-            )
-            writer.write(len(query).to_bytes(2, "big") + query)
-            data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-        if not matches(data, ident, asked.name + asked.qtype.to_bytes(2, "big") + IN.to_bytes(2, "big")):
-            raise WireError("reply over TCP does not belong to the question")
-        return parse_response(data)
+    def _ask_stream(self, attempt: Attempt) -> None:
+        if self._stream is None:
+            self._stream = Stream(self.address, self._loop, self._entropy)
+        ask_stream(self._stream, attempt, padded=False)
 
     def _channel(self) -> _Channel:
-        index = self._ids.draw() % SOCKETS
+        current = self._current
+        self._left -= 1
+        if current is not None and self._left >= 0 and 0 < current.waiting < MAX_PENDING and current.uses < USES:
+            return current
+        index = self._entropy.take(1)[0] % SOCKETS
         channel = self._channels[index]
-        if channel is None or channel.spent:
-            fresh = _Channel(self._loop, self.address, self._ids)
+        if channel is None or channel.uses >= USES or channel.waiting >= MAX_PENDING:
+            fresh = _Channel(self, self._loop)
             if channel is not None:
                 channel.retire()
             self._channels[index] = channel = fresh
+        self._current, self._left = channel, RUN - 1
         return channel
 
     def close(self) -> None:
-        """Close every socket. Questions under way are for the caller to cancel first."""
+        """See `Server`."""
         for channel in self._channels:
             if channel is not None:
                 channel.close()
-        self._channels = [None] * SOCKETS
+        self._channels, self._current = [None] * SOCKETS, None
+        if self._stream is not None:
+            self._stream.close()
+
+
+def judged(response: Response) -> Response | Unusable:
+    """What other servers need not be asked about, or why they should."""
+    rcode = response.tail.rcode
+    return response if rcode in (NOERROR, NXDOMAIN) else Unusable(f"rcode {rcode}", response)
+
+
+def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:
+    """Put an attempt's question on a connection; its asker is told."""
+
+    def arrived(outcome: bytes | OSError) -> None:
+        attempt.stream = None
+        try:
+            if isinstance(outcome, OSError):
+                raise outcome
+            attempt.finish(judged(parse_response(outcome, HEADER + len(attempt.question))))
+        except (OSError, WireError) as error:
+            attempt.finish(Unusable(str(error)))
+
+    attempt.stream = stream
+    attempt.ident = stream.ask(attempt.asked, attempt.question, attempt.edns, padded, arrived)

