@@ -104,7 +104,8 @@ def features() -> Iterator[Finding]:
         for trial in probe.try_nft():
             yield _judge(trial.name, not trial.error, trial.error or "works", _module_remedy(trial.name))
     for trial in (*probe.try_links(), probe.try_conntrack()):
-        yield _judge(trial.name, not trial.error, trial.error or "works", _module_remedy(trial.name))
+        otherwise = WARN if trial.name == probe.LIMITS else FAIL
+        yield _judge(trial.name, not trial.error, trial.error or "works", _module_remedy(trial.name), otherwise)
 
 
 def _module_remedy(name: str) -> str:
@@ -119,6 +120,7 @@ def _module_remedy(name: str) -> str:
         "veth pair": "veth",
         "bridge": "bridge",
         "isolated bridge port": "bridge, from Linux 4.18",
+        probe.LIMITS: "sch_tbf, ifb, sch_ingress, cls_u32 and act_mirred, or use no bandwidth",
         "connection tracking": "nf_conntrack_netlink",
     }
     return (

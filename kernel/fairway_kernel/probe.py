@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from fairway_core.errors import KernelError
 from fairway_kernel import netns
 from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.link.manager import KernelLinks
-from fairway_kernel.link.objects import Bridge, Veth
+from fairway_kernel.link.objects import Bridge, Shape, Veth
 from fairway_kernel.nft.libnft import LibnftablesRunner
 from fairway_kernel.nft.objects import BRIDGE, INET, Chain, Layout, SetDecl
 from fairway_kernel.nft.transaction import DeleteTable, Transaction, add_layout
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 """Bits of a capability set (capabilities(7))."""
+LIMITS = "rate limits"
+"""The feature that a node can do without, as long as no network asks for bandwidth."""
 _MAC = "02:00:00:00:00:%02x"
 _FILTER = "type filter hook %s priority filter; policy accept;"
 
@@ -89,6 +91,8 @@ def _wire(links: KernelLinks, container: str) -> Iterator[Trial]:
     # Two interfaces in one container would fight for the default route.
     links.detach(pair.host_ifname, pair.ips)
     yield _attempt("isolated bridge port", lambda: links.attach(ported))
+    links.detach(ported.host_ifname, ported.ips)
+    yield _attempt(LIMITS, lambda: links.attach(replace(pair, shape=Shape(1 << 20, 0, 1 << 20, 0))))
 
 
 def try_conntrack() -> Trial:

@@ -149,7 +149,10 @@ class KernelLinks:
             self._sysctls.ensure({f"net/ipv6/conf/{veth.host_ifname}/disable_ipv6": "0"})
         if veth.loopback:
             self._sysctls.ensure({f"net/ipv4/conf/{veth.master or veth.host_ifname}/route_localnet": "1"})
-        self._limit(channel, veth, index)
+        try:
+            self._limit(channel, veth, index)
+        except KernelError as error:
+            raise shaping.explained(error) from error
         channel.transact(wiring.node_side(veth, index, master))
 
     def _limit(self, channel: NetlinkSocket, veth: Veth, index: int) -> None:

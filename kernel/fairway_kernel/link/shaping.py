@@ -12,6 +12,7 @@ import errno
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 
+from fairway_core.errors import KernelError
 from fairway_kernel.link.objects import Shape
 from fairway_kernel.link.rtnl import (
     IFLA_GROUP,
@@ -50,6 +51,18 @@ ETH_P_ALL = 3
 LINKLAYER_ETHERNET = 1
 U32_MAX = 0xFFFFFFFF
 
+BUCKET, REDIRECTOR, DOOR, FILTER = "tbf", "ifb", "ingress", "u32"
+"""Kinds of discipline, device and filter, as the kernel's modules register them."""
+ABSENT = (errno.ENOENT, errno.EOPNOTSUPP)
+"""What the kernel answers to a kind that it has not."""
+_NEEDS = {
+    "limit": "token bucket (tbf, CONFIG_NET_SCH_TBF)",
+    "create": "intermediate device (ifb, CONFIG_IFB)",
+    "intercept": "ingress discipline (CONFIG_NET_SCH_INGRESS)",
+    "redirect": "filter with redirection (CONFIG_NET_CLS_U32, CONFIG_NET_ACT_MIRRED)",
+}
+"""By the first word of an operation below."""
+
 TCMSG = struct.Struct("=BxxxiIII")
 RATE = struct.Struct("=BBHhHI")
 MATCH_ALL = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + struct.pack("=IIii", 0, 0, 0, 0)
@@ -68,10 +81,10 @@ def wanted_shapes(host_ifname: str, shape: Shape) -> dict[tuple[str, str], int]:
     """(device, discipline) to bytes per second, as `observed_shapes` would read it back."""
     wanted: dict[tuple[str, str], int] = {}
     if shape.ingress_rate:
-        wanted[host_ifname, "tbf"] = _bytes(shape.ingress_rate)
+        wanted[host_ifname, BUCKET] = _bytes(shape.ingress_rate)
     if shape.egress_rate:
-        wanted[host_ifname, "ingress"] = 0
-        wanted[redirector_name(host_ifname), "tbf"] = _bytes(shape.egress_rate)
+        wanted[host_ifname, DOOR] = 0
+        wanted[redirector_name(host_ifname), BUCKET] = _bytes(shape.egress_rate)
     return wanted
 
 
@@ -83,7 +96,7 @@ def limit_ingress(index: int, name: str, shape: Shape) -> list[Request]:
 def create_redirector(host_ifname: str, mtu: int, group: int) -> Request:
     """The ifb; one that is there counts as done."""
     body = link(up=True) + attr_text(IFLA_IFNAME, redirector_name(host_ifname)) + attr_u32(IFLA_MTU, mtu)
-    body += attr_u32(IFLA_GROUP, group) + nest(IFLA_LINKINFO, attr_text(IFLA_INFO_KIND, "ifb"))
+    body += attr_u32(IFLA_GROUP, group) + nest(IFLA_LINKINFO, attr_text(IFLA_INFO_KIND, REDIRECTOR))
     operation = f"create {redirector_name(host_ifname)} to limit what {host_ifname} receives"
     return Request(RTM_NEWLINK, body, operation, NLM_F_CREATE | NLM_F_EXCL, (errno.EEXIST,))
 
@@ -100,7 +113,7 @@ def limit_egress(index: int, redirector: int, name: str, shape: Shape) -> list[R
         tolerate=(errno.ENOENT, errno.EINVAL),
     )  # fmt: skip
     door = Request(
-        RTM_NEWQDISC, _tc(index, INGRESS_HANDLE, TC_H_INGRESS) + attr_text(TCA_KIND, "ingress"),
+        RTM_NEWQDISC, _tc(index, INGRESS_HANDLE, TC_H_INGRESS) + attr_text(TCA_KIND, DOOR),
         f"intercept what {name} receives", NLM_F_CREATE | NLM_F_EXCL,
     )  # fmt: skip
     mirred = struct.pack("=IIiiiiI", 0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, redirector)
@@ -108,10 +121,18 @@ def limit_egress(index: int, redirector: int, name: str, shape: Shape) -> list[R
     options = attr(TCA_U32_SEL, MATCH_ALL) + nest(TCA_U32_ACT, nest(1, action))
     info = 1 << 16 | struct.unpack("=H", struct.pack(">H", ETH_P_ALL))[0]
     way = Request(
-        RTM_NEWTFILTER, _tc(index, 0, INGRESS_HANDLE, info) + attr_text(TCA_KIND, "u32") + nest(TCA_OPTIONS, options),
+        RTM_NEWTFILTER, _tc(index, 0, INGRESS_HANDLE, info) + attr_text(TCA_KIND, FILTER) + nest(TCA_OPTIONS, options),
         f"redirect what {name} receives", NLM_F_CREATE | NLM_F_EXCL,
     )  # fmt: skip
     return [_bucket(redirector, redirector_name(name), shape.egress_rate, shape.egress_burst), gone, door, way]
+
+
+def explained(error: KernelError) -> KernelError:
+    """The failure of one of these requests, with the feature named that this kernel lacks."""
+    feature = _NEEDS.get(error.operation.partition(" ")[0], "")
+    if error.errno not in ABSENT or not feature:
+        return error
+    return KernelError(error.errno, error.operation, f"this kernel has no {feature}")
 
 
 def dump_shapes() -> Request:
@@ -126,8 +147,8 @@ def observed_shapes(replies: Iterable[Reply], names: Mapping[int, str]) -> Itera
         _, index, _, _, _ = TCMSG.unpack_from(reply.payload)
         found = attributes(reply.payload, TCMSG.size)
         kind = text(found.get(TCA_KIND, b""))
-        if index in names and kind in ("tbf", "ingress"):
-            yield names[index], kind, _rate(found.get(TCA_OPTIONS, b"")) if kind == "tbf" else 0
+        if index in names and kind in (BUCKET, DOOR):
+            yield names[index], kind, _rate(found.get(TCA_OPTIONS, b"")) if kind == BUCKET else 0
 
 
 def _rate(options: bytes) -> int:
@@ -148,7 +169,7 @@ def _bucket(index: int, name: str, rate: int, burst: int) -> Request:
     options = attr(TCA_TBF_PARMS, params) + attr_u32(TCA_TBF_BURST, bucket)
     if speed > U32_MAX:
         options += attr(TCA_TBF_RATE64, struct.pack("=Q", speed))
-    body = _tc(index, 1 << 16, TC_H_ROOT) + attr_text(TCA_KIND, "tbf") + nest(TCA_OPTIONS, options)
+    body = _tc(index, 1 << 16, TC_H_ROOT) + attr_text(TCA_KIND, BUCKET) + nest(TCA_OPTIONS, options)
     return Request(RTM_NEWQDISC, body, f"limit {name} to {rate} bit/s", NLM_F_CREATE | NLM_F_REPLACE)
 
 
