@@ -70,7 +70,7 @@ def test_the_check_of_the_node_names_it(monkeypatch: pytest.MonkeyPatch, kind: s
 
 def test_the_finding_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shaping, "BUCKET", "fairway-none")
-    monkeypatch.setattr(probe, "try_nft", lambda: [])
+    monkeypatch.setattr(probe, "try_nft", list)
     (finding,) = [item for item in nodecheck.features() if item.state != "ok"]
     assert (finding.subject, finding.state) == ("rate limits", "warn")
     assert ("tbf" in finding.found, "sch_tbf" in finding.remedy) == (True, True)
