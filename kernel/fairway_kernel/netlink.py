@@ -1,7 +1,7 @@
 """Netlink: requests as data, one socket that sends them in batches and checks every answer.
 
-Promise: what a caller sends in one `transact` leaves in one system call per 128 requests, every acknowledgement is read, and
-the first refusal that the request does not tolerate becomes a KernelError with the kernel's own explanation as detail.
+Promise: what a caller sends in one `transact` leaves in one system call per 128 requests, every refusal is read, and the first
+that the request does not tolerate becomes a KernelError with the kernel's own explanation as detail.
 A socket belongs to the namespace it was opened in for ever, whatever its thread does later. Sources: netlink(7), RFC 3549.
 """
 
@@ -46,9 +46,9 @@ NETLINK_GET_STRICT_CHK = 12
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 BATCH = 128
-"""Requests per send: their acknowledgements must fit the receive buffer, as they are queued before the send returns."""
+"""Requests per send: all their refusals must fit the receive buffer, as they are queued before the send returns."""
 RECEIVE = 1 << 16
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,29 +171,32 @@ class NetlinkSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def _send(self, requests: Sequence[Request], extra: int) -> int:
-        """Send in one call; returns the sequence number of the first request."""
+    def _send(self, requests: Sequence[Request], last_flags: int) -> int:
+        """Send in one call, the last request with further flags; returns the sequence number of the first."""
         first = self._sequence + 1
         self._sequence += len(requests)
-        data = b"".join(
-            HEADER.pack(16 + len(item.body), item.kind, NLM_F_REQUEST | extra | item.flags, first + place, 0) + item.body
-            for place, item in enumerate(requests)
-        )
+        parts: list[bytes] = []
+        for sequence, item in enumerate(requests, first):
+            flags = NLM_F_REQUEST | item.flags | (last_flags if sequence == self._sequence else 0)
+            parts += (HEADER.pack(16 + len(item.body), item.kind, flags, sequence, 0), item.body)
         try:
-            self._socket.send(data)
+            self._socket.send(b"".join(parts))
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, requests[0].operation) from error
         return first
 
     def _batch(self, requests: Sequence[Request]) -> list[KernelError | None]:
+        """The kernel carries requests out in order and reports each refusal, so the last acknowledgement speaks for the rest."""
         first = self._send(requests, NLM_F_ACK)
-        outcome: dict[int, KernelError | None] = {}
-        while len(outcome) < len(requests):
+        outcome: list[KernelError | None] = [None] * len(requests)
+        while True:
             for kind, flags, sequence, payload in messages(self._receive(requests[0].operation)):
                 place = sequence - first
-                if kind == NLMSG_ERROR and 0 <= place < len(requests):
-                    outcome[place] = _failure(requests[place], flags, payload)
-        return [outcome[place] for place in range(len(requests))]
+                if kind != NLMSG_ERROR or not 0 <= place < len(requests):
+                    continue
+                outcome[place] = _failure(requests[place], flags, payload)
+                if place == len(requests) - 1:
+                    return outcome
 
     def _read_all(self, request: Request, sequence: int) -> tuple[list[Reply], bool]:
         replies: list[Reply] = []
@@ -217,7 +220,7 @@ class NetlinkSocket:
     def _receive(self, operation: str) -> bytes:
         try:
             return self._socket.recv(RECEIVE)
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise KernelError(errno.ETIMEDOUT, operation, "no answer from the kernel") from error
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, operation) from error
@@ -288,9 +291,14 @@ def _open(protocol: int) -> socket.socket:
     ):
         with suppress(OSError):
             opened.setsockopt(level, option, value)
-    opened.settimeout(ANSWER_SECONDS)
+    limit_waiting(opened, ANSWER_SECONDS)
     opened.bind((0, 0))
     return opened
+
+
+def limit_waiting(opened: socket.socket, seconds: int) -> None:
+    """Let receiving end with BlockingIOError after `seconds`: the kernel's own limit (socket(7)) needs no poll(2) per call."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, 0))
 
 
 def _failure(request: Request, flags: int, payload: bytes) -> KernelError | None:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from fairway_core.errors import KernelError
+from fairway_kernel.netlink import limit_waiting
 from fairway_kernel.nft import wire
 from fairway_kernel.nft.dump import netfilter_socket
 
 _SEND_BUFFER_FORCE = 32
 _SMALLEST_BUFFER = 1 << 20
 _DATAGRAM = 1 << 18
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 30
 
 
 class ElementWriter:
@@ -24,7 +25,7 @@ class ElementWriter:
     def __init__(self, netns: str | None = None) -> None:
         self._socket = netfilter_socket(netns)
         # A commit answers when it is done; this is for a kernel that never does.
-        self._socket.settimeout(_ANSWER_SECONDS)
+        limit_waiting(self._socket, _ANSWER_SECONDS)
         self._buffer = 0
         self._sequence = itertools.count(1)
 
@@ -45,8 +46,10 @@ class ElementWriter:
         try:
             self._socket.send(data)
             self._answer(first, last)
+        except BlockingIOError as error:
+            raise KernelError(errno.ETIMEDOUT, "nftables batch", "no answer from the kernel") from error
         except OSError as error:
-            raise KernelError(error.errno or errno.ETIMEDOUT, "nftables batch") from error
+            raise KernelError(error.errno or errno.EIO, "nftables batch") from error
 
     def close(self) -> None:
         self._socket.close()
