@@ -170,6 +170,11 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("EXPORTS", lambda document: str(len((_spec(document).get("dns") or {}).get("exports") or ()))),
         _LABELS,
     ),
+    "ClusterNetworkPolicy": (
+        Column("TIER", _field("tier")),
+        Column("PRIORITY", _field("priority")),
+        _GAPS,
+    ),
     "Attachment": (
         Column("POD", _pod_of),
         Column("NETWORK", _field("network")),

@@ -7,8 +7,8 @@ what is there cannot be understood; never anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from fairway_core import readers as read
 from fairway_core.errors import UserError
@@ -16,6 +16,7 @@ from fairway_core.keys import BY_NAME, Key
 from fairway_core.model import (
     Attachment,
     Bandwidth,
+    ClusterNetworkPolicy,
     Endpoint,
     EndpointSlice,
     Export,
@@ -42,7 +43,11 @@ from fairway_core.model.service import NO_CLUSTER_IP, SERVICE_NAME_LABEL
 from fairway_core.selectors import Selector, selector_from_document, selector_from_labels
 
 Document = Mapping[str, Any]
+T = TypeVar("T")
 
+PEER_FIELDS = frozenset({"podSelector", "namespaceSelector", "ipBlock"})
+BLOCK_FIELDS = frozenset({"cidr", "except"})
+PORT_FIELDS = frozenset({"protocol", "port", "endPort"})
 AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 """A node that carries it is about to go (KEP-3836)."""
 
@@ -149,12 +154,16 @@ def _service(meta: Meta, document: Document) -> Service:
         selector=selector_from_labels(read.labels(spec["selector"])) if spec.get("selector") else None,
         ports=tuple(_service_port(port) for port in spec.get("ports") or ()),
         external_ips=read.addresses(spec.get("externalIPs")),
-        load_balancer_ips=tuple(read.address(item["ip"]) for item in ingress if item.get("ip")),
+        # An address with ipMode Proxy belongs to a load balancer that must not be bypassed (KEP-1860).
+        load_balancer_ips=tuple(read.address(item["ip"]) for item in ingress if item.get("ip") and item.get("ipMode") != "Proxy"),
         external_name=read.text(spec.get("externalName")),
         publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
         affinity_seconds=read.whole(affinity.get("timeoutSeconds") or 10800, 1, 86400) if sticky else 0,
         internal_policy_local=spec.get("internalTrafficPolicy") == "Local",
         external_policy_local=spec.get("externalTrafficPolicy") == "Local",
+        traffic_distribution=read.text(spec.get("trafficDistribution")),
+        source_ranges=tuple(read.cidr(text.strip()) for text in read.texts(spec.get("loadBalancerSourceRanges"))),
+        health_check_port=read.port(spec["healthCheckNodePort"]) if spec.get("healthCheckNodePort") else 0,
     )
 
 
@@ -204,35 +213,51 @@ def _endpoint(item: Document, family: int) -> Endpoint:
         node_name=read.text(item.get("nodeName")),
         pod=read.text(target.get("name")) if target.get("kind") == "Pod" else "",
         zone=read.text(item.get("zone")),
+        for_zones=_hints(item, "forZones"),
+        for_nodes=_hints(item, "forNodes"),
     )
 
 
+def _hints(item: Document, kind: str) -> tuple[str, ...]:
+    hints = item.get("hints") or {}
+    return tuple(read.text(hint["name"]) for hint in hints.get(kind) or ())
+
+
 def _policy(meta: Meta, document: Document) -> NetworkPolicy:
+    """What a newer API may have put into a policy can only allow less here: a rule, peer or port not understood is none."""
     spec = _spec(document)
     types = frozenset(read.texts(spec.get("policyTypes")) or ([INGRESS, EGRESS] if spec.get("egress") else [INGRESS]))
-    if not types <= {INGRESS, EGRESS}:
+    if not types & {INGRESS, EGRESS}:
         raise ValueError(f"policyTypes {sorted(types)}")
     return NetworkPolicy(
         meta=meta,
         pods=selector_from_document(spec.get("podSelector") or {}),
-        types=types,
-        ingress=tuple(_rule(rule, "from") for rule in spec.get("ingress") or ()),
-        egress=tuple(_rule(rule, "to") for rule in spec.get("egress") or ()),
+        types=types & {INGRESS, EGRESS},
+        ingress=_understood(_rule(rule, "from") for rule in spec.get("ingress") or ()),
+        egress=_understood(_rule(rule, "to") for rule in spec.get("egress") or ()),
     )
 
 
-def _rule(rule: Document, direction: str) -> Rule:
-    return Rule(
-        tuple(_peer(peer) for peer in rule.get(direction) or ()),
-        tuple(_policy_port(port) for port in rule.get("ports") or ()),
-    )
+def _understood(values: Iterable[T | None]) -> tuple[T, ...]:
+    return tuple(value for value in values if value is not None)
 
 
-def _peer(peer: Document) -> Peer:
+def _rule(rule: Document, direction: str) -> Rule | None:
+    peers: tuple[Peer, ...] = _understood(_peer(peer) for peer in rule.get(direction) or ())
+    ports = _understood(_policy_port(port) for port in rule.get("ports") or ())
+    # None left of those there were would mean "any".
+    lost = (rule.get(direction) and not peers) or (rule.get("ports") and not ports)
+    return None if lost or not rule.keys() <= {direction, "ports"} else Rule(peers, ports)
+
+
+def _peer(peer: Document) -> Peer | None:
     block = peer.get("ipBlock")
+    if not peer.keys() <= PEER_FIELDS or not (block or {}).keys() <= BLOCK_FIELDS:
+        return None
     if block is not None:
         return IpBlock(read.cidr(block["cidr"]), tuple(sorted(map(read.cidr, read.texts(block.get("except"))))))
-    return PodPeer(_optional_selector(peer.get("namespaceSelector")), _optional_selector(peer.get("podSelector")))
+    found = PodPeer(_optional_selector(peer.get("namespaceSelector")), _optional_selector(peer.get("podSelector")))
+    return None if found == PodPeer(None, None) else found
 
 
 def _tenant(meta: Meta, document: Document) -> Tenant:
@@ -261,13 +286,20 @@ def _optional_selector(document: Document | None) -> Selector | None:
     return None if document is None else selector_from_document(document)
 
 
-def _policy_port(port: Document) -> PolicyPort:
+def _policy_port(port: Document) -> PolicyPort | None:
     number, end = port.get("port"), port.get("endPort")
+    if not port.keys() <= PORT_FIELDS or (read.text(port.get("protocol")) or "TCP") not in read.PROTOCOLS:
+        return None
     return PolicyPort(
         read.protocol(port.get("protocol")),
         None if number is None else read.port_or_name(number),
         None if end is None else read.port(end),
     )
+
+
+def _cluster_policy(meta: Meta, document: Document) -> ClusterNetworkPolicy:
+    spec = _spec(document)
+    return ClusterNetworkPolicy(meta, read.text(spec.get("tier")), read.whole(spec.get("priority") or 0, 0, 1 << 31))
 
 
 def _attachment(meta: Meta, document: Document) -> Attachment:
@@ -319,9 +351,15 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "Service": _service,
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
+    "ClusterNetworkPolicy": _cluster_policy,
     "Tenant": _tenant,
     "Attachment": _attachment,
 }
+
+
+def _hints_document(endpoint: Endpoint) -> dict[str, Any]:
+    given = {"forZones": endpoint.for_zones, "forNodes": endpoint.for_nodes}
+    return {kind: [{"name": name} for name in names] for kind, names in given.items() if names}
 
 
 def encode_slice(item: EndpointSlice) -> dict[str, Any]:
@@ -333,6 +371,7 @@ def encode_slice(item: EndpointSlice) -> dict[str, Any]:
             **({"hostname": endpoint.hostname} if endpoint.hostname else {}),
             **({"nodeName": endpoint.node_name} if endpoint.node_name else {}),
             **({"zone": endpoint.zone} if endpoint.zone else {}),
+            **({"hints": _hints_document(endpoint)} if endpoint.for_zones or endpoint.for_nodes else {}),
             **({"targetRef": {"kind": "Pod", "name": endpoint.pod}} if endpoint.pod else {}),
         }
         for endpoint in item.endpoints

@@ -25,6 +25,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("Service", "v1", "services", "svc"),
     Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", "eps"),
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", "netpol"),
+    Kind("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "cnp", namespaced=False),
     Kind("Tenant", "fairway.dev/v1", "tenants", "ten", namespaced=False),
     Kind("Attachment", "fairway.dev/v1", "attachments", "att", namespaced=False),
 )

@@ -10,7 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairway_core.codec import BLOCK_FIELDS, PEER_FIELDS, PORT_FIELDS
+from fairway_core.readers import PROTOCOLS
+
 Document = Mapping[str, Any]
+
+LESS = "what it stands in allows nothing"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +47,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "internalTrafficPolicy": ("Cluster", "Local"),
     "externalTrafficPolicy": ("Cluster", "Local", ""),
     "sessionAffinity": ("None", "ClientIP"),
+    "trafficDistribution": ("no preference", "PreferClose", "PreferSameZone", "PreferSameNode"),
 }
 """Values that are known, the first of which stands in for those that are not."""
 
@@ -49,10 +55,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 def _service(document: Document) -> Iterator[Gap]:
     spec = _mapping(document.get("spec"))
     yield from _unknown(spec, _SERVICE, "spec")
-    if spec.get("loadBalancerSourceRanges"):
-        yield Gap("spec.loadBalancerSourceRanges", "every source is let in; a NetworkPolicy can keep them out")
-    if spec.get("trafficDistribution"):
-        yield Gap("spec.trafficDistribution", "endpoints of the whole cluster are used alike")
     for field, known in _CHOICES.items():
         if spec.get(field) is not None and spec[field] not in known:
             yield Gap(f"spec.{field}", f"{spec[field]!r} is not known and taken for {known[0]}")
@@ -61,8 +63,8 @@ def _service(document: Document) -> Iterator[Gap]:
         yield from _unknown(port, _SERVICE_PORT, path)
     status = _mapping(_mapping(document.get("status")).get("loadBalancer"))
     for path, ingress in _items(status, "ingress", "status.loadBalancer"):
-        if ingress.get("ipMode") not in (None, "VIP"):
-            yield Gap(f"{path}.ipMode", "connections from this node do not go by way of the load balancer")
+        if ingress.get("ipMode") not in (None, "VIP", "Proxy"):
+            yield Gap(f"{path}.ipMode", f"{ingress['ipMode']!r} is not known and taken for VIP")
 
 
 def _slice(document: Document) -> Iterator[Gap]:
@@ -73,39 +75,51 @@ def _slice(document: Document) -> Iterator[Gap]:
 def _policy(document: Document) -> Iterator[Gap]:
     spec = _mapping(document.get("spec"))
     yield from _unknown(spec, ("podSelector", "policyTypes", "ingress", "egress"), "spec")
+    for index, name in enumerate(_list(spec, "policyTypes")):
+        if name not in ("Ingress", "Egress"):
+            yield Gap(f"spec.policyTypes[{index}]", f"{name!r} is not known; the other directions are isolated")
     for direction, side in (("ingress", "from"), ("egress", "to")):
         for path, rule in _items(spec, direction, "spec"):
-            yield from _unknown(rule, (side, "ports"), path)
+            yield from _unknown(rule, (side, "ports"), path, LESS)
             for where, peer in _items(rule, side, path):
-                yield from _peer(where, peer)
+                yield from _unknown(peer, PEER_FIELDS, where, LESS)
+                yield from _unknown(_mapping(peer.get("ipBlock")), BLOCK_FIELDS, f"{where}.ipBlock", LESS)
             for where, port in _items(rule, "ports", path):
-                yield from _unknown(port, ("protocol", "port", "endPort"), where)
-                if port.get("endPort") is not None and isinstance(port.get("port"), str):
-                    yield Gap(f"{where}.endPort", "a range cannot start at a name; only the named port is let in")
+                yield from _policy_port(where, port)
 
 
-def _peer(path: str, peer: Document) -> Iterator[Gap]:
-    yield from _unknown(peer, ("podSelector", "namespaceSelector", "ipBlock"), path)
-    yield from _unknown(_mapping(peer.get("ipBlock")), ("cidr", "except"), f"{path}.ipBlock")
+def _policy_port(path: str, port: Document) -> Iterator[Gap]:
+    yield from _unknown(port, PORT_FIELDS, path, LESS)
+    protocol = port.get("protocol")
+    if isinstance(protocol, str) and protocol and protocol not in PROTOCOLS:
+        yield Gap(f"{path}.protocol", f"{protocol!r} is not known; nothing is allowed by it")
+    if port.get("endPort") is not None and isinstance(port.get("port"), str):
+        yield Gap(f"{path}.endPort", "a range cannot start at a name; only the named port is allowed")
 
 
 def _cluster_policy(document: Document) -> Iterator[Gap]:
     yield Gap("spec", "ClusterNetworkPolicy is not compiled: none of its rules is in force")
 
 
-def _unknown(document: Document, known: Collection[str], path: str) -> Iterator[Gap]:
+def _unknown(
+    document: Document, known: Collection[str], path: str, instead: str = "it is as if it were not there"
+) -> Iterator[Gap]:
     """Fields that only a newer API has."""
     for name in sorted(map(str, document.keys() - set(known))):
-        yield Gap(f"{path}.{name}", "this version does not know the field")
+        yield Gap(f"{path}.{name}", f"this version does not know the field; {instead}")
 
 
 def _mapping(value: Any) -> Document:
     return value if isinstance(value, Mapping) else {}
 
 
-def _items(document: Document, name: str, path: str) -> Iterator[tuple[str, Document]]:
+def _list(document: Document, name: str) -> list[Any]:
     values = document.get(name)
-    for index, value in enumerate(values if isinstance(values, list) else ()):
+    return values if isinstance(values, list) else []
+
+
+def _items(document: Document, name: str, path: str) -> Iterator[tuple[str, Document]]:
+    for index, value in enumerate(_list(document, name)):
         yield f"{path}.{name}[{index}]", _mapping(value)
 
 

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kubernetes.recorded import watch_events
 
+from fairway_core.codec import decode
+from fairway_core.model import NetworkPolicy
 from fairway_core.unenforced import Gap, unenforced
 
 
@@ -52,11 +54,37 @@ def test_a_service_of_every_feature_that_is_enforced_has_no_gap() -> None:
         ({"egress": [{"ports": [{"port": "http", "endPort": 90}]}]}, "spec.egress[0].ports[0].endPort"),
         ({"egress": [{"ports": [{"icmpType": 8}]}]}, "spec.egress[0].ports[0].icmpType"),
         ({"ingress": [{"action": "Deny"}]}, "spec.ingress[0].action"),
+        ({"ingress": [{"ports": [{"protocol": "QUIC"}]}]}, "spec.ingress[0].ports[0].protocol"),
+        ({"policyTypes": ["Ingress", "Transit"]}, "spec.policyTypes[1]"),
         ({"tier": "admin"}, "spec.tier"),
     ],
 )
 def test_each_policy_feature_is_named(spec: dict[str, Any], field: str) -> None:
     assert fields("NetworkPolicy", spec=spec) == [field]
+
+
+PEER = {"podSelector": {"matchLabels": {"app": "front"}}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "peers", "ports"),
+    [
+        ({"from": [{"sameLabels": ["a"]}]}, None, None),
+        ({"from": [{}]}, None, None),
+        ({"from": [{"podSelector": None}]}, None, None),
+        ({"from": [PEER], "ports": [{"protocol": "QUIC"}]}, None, None),
+        ({"from": [PEER], "action": "Deny"}, None, None),
+        ({"from": [PEER, {"sameLabels": ["a"]}], "ports": [{"icmpType": 8}, {"port": 80}]}, 1, 1),
+        ({"from": [PEER]}, 1, 0),
+        ({}, 0, 0),
+    ],
+)
+def test_what_is_not_understood_of_a_policy_allows_nothing(rule: dict[str, Any], peers: int | None, ports: int | None) -> None:
+    """A peer of which no field is known must not turn into "all pods", nor a rule that lost its ports into "any port"."""
+    meta = {"name": "p", "namespace": "shop"}
+    found = decode({"kind": "NetworkPolicy", "metadata": meta, "spec": {"podSelector": {}, "ingress": [rule]}})
+    assert isinstance(found, NetworkPolicy) and found.types == {"Ingress"}
+    assert [(len(item.peers), len(item.ports)) for item in found.ingress] == ([] if peers is None else [(peers, ports)])
 
 
 def test_other_kinds() -> None:

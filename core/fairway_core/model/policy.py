@@ -56,3 +56,12 @@ class NetworkPolicy:
     types: frozenset[str]
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNetworkPolicy:
+    """A policy of the cluster's administrator (policy.networking.k8s.io). Carried and shown; not enforced."""
+
+    meta: Meta
+    tier: str = ""
+    priority: int = 0
