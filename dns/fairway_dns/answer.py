@@ -32,7 +32,7 @@ from fairway_dns.wire import (
     Query,
     Tail,
 )
-from fairway_dns.zone import TTL, Node, Zone
+from fairway_dns.zone import TTL, Names, Node
 
 MAX_CHAIN = 8
 MAX_ROTATIONS = 16
@@ -49,11 +49,12 @@ Owned = tuple[bytes, int, str]
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """The answer lies with an upstream: ask for `name` (a key). `chain` is the CNAMEs that led there, to be put in front of
-    its answer.
+    its answer. `denial` is what to answer if there is no such name, instead of the chain with that news at its end.
     """
 
     name: bytes
     chain: tuple[Owned, ...] = ()
+    denial: Tail | None = None
 
 
 def failure(rcode: int, ede: int | None = None) -> Tail:
@@ -61,7 +62,7 @@ def failure(rcode: int, ede: int | None = None) -> Tail:
     return Tail(rcode, ede=ede)
 
 
-def answer(zone: Zone, authorities: Authorities, query: Query, turn: int = 0) -> Tail | Elsewhere:
+def answer(zone: Names, authorities: Authorities, query: Query, turn: int = 0) -> Tail | Elsewhere:
     """The reply, or where to get it. `turn` rotates the order of several records, so that clients which take the first spread
     out.
 
@@ -97,7 +98,7 @@ def _refusal(query: Query) -> int:
     return NOTIMP if query.qtype in META_TYPES else 0
 
 
-def _any(zone: Zone, authority: Authority | None, query: Query, node: Node | None) -> Tail:
+def _any(zone: Names, authority: Authority | None, query: Query, node: Node | None) -> Tail:
     """One small answer for ANY (RFC 8482, 4.2), also for foreign names: nobody needs us to gather theirs."""
     if authority is not None and not _exists(authority, query.name, node):
         return _denial(authority, query, zone, NXDOMAIN)
@@ -111,7 +112,7 @@ def _exists(authority: Authority, name: bytes, node: Node | None) -> bool:
 
 
 def _look_up(
-    zone: Zone, authorities: Authorities, authority: Authority | None, query: Query, node: Node | None, turn: int
+    zone: Names, authorities: Authorities, authority: Authority | None, query: Query, node: Node | None, turn: int
 ) -> Tail | Elsewhere:
     if node is not None and (query.qtype in node.sets or CNAME in node.sets):
         return _positive(zone, authorities, query, node, turn)
@@ -131,12 +132,16 @@ def _look_up(
     return _denial(authority, query, zone, 0 if _exists(authority, query.name, node) else NXDOMAIN)
 
 
-def _positive(zone: Zone, authorities: Authorities, query: Query, node: Node, turn: int) -> Tail | Elsewhere:
+def _positive(zone: Names, authorities: Authorities, query: Query, node: Node, turn: int) -> Tail | Elsewhere:
     if query.qtype in node.sets:
         tails = _tails(zone, query, [], query.name, node.sets[query.qtype])
         zone.keep_tails(node, query.qtype, tails, foreign=query.qtype == SRV)
         return tails[turn % len(tails)]
-    chain, name = _follow(zone, query.name, node)
+    return chained(zone, authorities, query, *_follow(zone, query.name, node), turn)
+
+
+def chained(zone: Names, authorities: Authorities, query: Query, chain: list[Owned], name: bytes, turn: int) -> Tail | Elsewhere:
+    """The reply when CNAMEs (`chain`) lead from the query's name to `name`."""
     last = zone.find(name)
     if last is not None and query.qtype in last.sets:
         tails = _tails(zone, query, chain, name, last.sets[query.qtype])
@@ -149,7 +154,12 @@ def _positive(zone: Zone, authorities: Authorities, query: Query, node: Node, tu
     return _chain_end(zone, target, query, chain, name)
 
 
-def _follow(zone: Zone, name: bytes, node: Node | None) -> tuple[list[Owned], bytes]:
+def follow(zone: Names, name: bytes) -> tuple[list[Owned], bytes]:
+    """The CNAMEs of the table from a name on, and the name they lead to."""
+    return _follow(zone, name, zone.find(name))
+
+
+def _follow(zone: Names, name: bytes, node: Node | None) -> tuple[list[Owned], bytes]:
     chain: list[Owned] = []
     while node is not None and CNAME in node.sets and len(chain) <= MAX_CHAIN:
         data = node.sets[CNAME][0]
@@ -159,7 +169,7 @@ def _follow(zone: Zone, name: bytes, node: Node | None) -> tuple[list[Owned], by
     return chain, name
 
 
-def _chain_end(zone: Zone, authority: Authority | None, query: Query, chain: list[Owned], name: bytes) -> Tail:
+def _chain_end(zone: Names, authority: Authority | None, query: Query, chain: list[Owned], name: bytes) -> Tail:
     """A chain that ends inside our names without the type: its CNAMEs, then the denial of its last name (RFC 2308, 2.1)."""
     offsets = question_offsets(query.name)
     front = b"".join(pack_record(owner, rtype, TTL, text, offsets) for owner, rtype, text in chain)
@@ -173,7 +183,7 @@ def _chain_end(zone: Zone, authority: Authority | None, query: Query, chain: lis
     return Tail(rcode, True, len(chain), 1, body=body, additional_at=len(body))
 
 
-def _tails(zone: Zone, query: Query, chain: list[Owned], owner: bytes, data: list[str]) -> tuple[Tail, ...]:
+def _tails(zone: Names, query: Query, chain: list[Owned], owner: bytes, data: list[str]) -> tuple[Tail, ...]:
     """The same records in up to 16 rotations."""
     offsets = question_offsets(query.name)
     front = b"".join(pack_record(name, rtype, TTL, text, offsets) for name, rtype, text in chain)
@@ -187,7 +197,7 @@ def _tails(zone: Zone, query: Query, chain: list[Owned], owner: bytes, data: lis
     return tuple(made)
 
 
-def _glue(zone: Zone, data: list[str], offsets: Offsets) -> list[bytes]:
+def _glue(zone: Names, data: list[str], offsets: Offsets) -> list[bytes]:
     """Addresses of SRV targets, which spare the client a second query (specification 2.3.2: MAY). Never more than a few."""
     glue: list[bytes] = []
     for target in sorted({text.split(" ")[3] for text in data})[:MAX_GLUE]:
@@ -199,12 +209,12 @@ def _glue(zone: Zone, data: list[str], offsets: Offsets) -> list[bytes]:
     return glue[:MAX_GLUE]
 
 
-def _soa_record(authority: Authority, zone: Zone, offsets: Offsets) -> bytes:
+def _soa_record(authority: Authority, zone: Names, offsets: Offsets) -> bytes:
     serial = (zone.revision or 1) & 0xFFFFFFFF
     return pack_record(authority.origin, SOA, authority.ttl, authority.soa.format(serial=serial), offsets)
 
 
-def _apex(authority: Authority, query: Query, zone: Zone) -> Tail:
+def _apex(authority: Authority, query: Query, zone: Names) -> Tail:
     offsets = question_offsets(query.name)
     if query.qtype == SOA:
         body = _soa_record(authority, zone, offsets)
@@ -214,7 +224,7 @@ def _apex(authority: Authority, query: Query, zone: Zone) -> Tail:
     return Tail(0, True, 1, body=body, additional_at=len(body))
 
 
-def _denial(authority: Authority, query: Query, zone: Zone, rcode: int) -> Tail:
+def _denial(authority: Authority, query: Query, zone: Names, rcode: int) -> Tail:
     """NXDOMAIN or NODATA with the SOA that lets it be cached (RFC 2308, 2)."""
     body = _soa_record(authority, zone, question_offsets(query.name))
     return Tail(rcode, True, 0, 1, body=body, additional_at=len(body))

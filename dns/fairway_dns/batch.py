@@ -102,6 +102,12 @@ class Batch:
         octets: bytes = self._name_octets[start : start + self._address]
         return octets
 
+    def clients(self, count: int) -> list[bytes]:
+        """The packed addresses that the first `count` datagrams of the last `receive` came from."""
+        first, last = (4, 8) if self._address == SHORT else (8, 24)
+        names = self._name_octets[: count * ADDRESS]
+        return [names[start + first : start + last] for start in range(0, count * ADDRESS, ADDRESS)]
+
     def send(self, pieces: Sequence[bytes], lengths: list[int], slots: list[int]) -> int:
         """Send replies to the senders in `slots`; reply n is the next `lengths[n]` octets of all pieces joined. How many left."""
         count = len(lengths)

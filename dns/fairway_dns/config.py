@@ -42,7 +42,8 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """The settings of one worker process. `private` are the CIDRs of services and pods, whose reverse names are never
-    forwarded; `hosts` fixed names with their addresses; `stubs` zones with servers of their own.
+    forwarded; `hosts` fixed names with their addresses; `stubs` zones with servers of their own. `views`: no table is served that
+    does not say who may see what.
     """
 
     feed: str
@@ -54,6 +55,7 @@ class WorkerConfig:
     private: tuple[str, ...] = ()
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     stubs: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    views: bool = False
 
     def argv(self, python: str) -> tuple[str, ...]:
         """The command line of such a worker: equal settings give equal lines, so that a running worker can be recognised by
@@ -65,7 +67,8 @@ class WorkerConfig:
         hosts = (word for name, ips in self.hosts for word in ("--host", f"{name}={','.join(ips)}"))
         stubs = (word for zone, servers in self.stubs for word in ("--stub", f"{zone}={','.join(map(str, servers))}"))
         head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
-        return (*head, *upstream, *ranges, *hosts, *stubs, "--state", self.state, "--domain", self.domain)
+        views = ("--views",) if self.views else ()
+        return (*head, *upstream, *ranges, *hosts, *stubs, "--state", self.state, "--domain", self.domain, *views)
 
 
 def parse_address(text: str) -> Address:

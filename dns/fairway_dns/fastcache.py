@@ -64,19 +64,16 @@ class FastCache:
     """
 
     def __init__(self, limits: FastLimits | None = None) -> None:
-        self._limits = limits or FastLimits()
+        self.limits = limits or FastLimits()
         self._young, self._old = _Generation(), _Generation()
         self._volatile: dict[bytes, Entry] = {}
-
-    def __len__(self) -> int:
-        return len(self._young.entries) + len(self._old.entries) + len(self._volatile)
-
-    @property
-    def hot(self) -> dict[bytes, Entry]:
+        self.hot = self._young.entries
         """The entries most in use, for the batch loop's first look; to be fetched anew for each batch. Who uses an entry adds one
         to its count and heeds its time.
         """
-        return self._young.entries
+
+    def __len__(self) -> int:
+        return len(self._young.entries) + len(self._old.entries) + len(self._volatile)
 
     def find(self, data: bytes, now: float) -> bytes | None:
         """The reply after its id for a query that `hot` did not have, or None. Counts the use."""
@@ -131,12 +128,12 @@ class FastCache:
         if cacheable(data, query):
             self._put(_folded(data), _entry(query, (reply,), count, until, aging), query.name)
 
-    def learn_volatile(self, data: bytes, query: Query, reply: bytes, count: list[int]) -> None:
-        """Remember a reply that any change of the table may alter."""
+    def learn_volatile(self, data: bytes, query: Query, reply: bytes, count: list[int], until: float = inf) -> None:
+        """Remember a reply that any change of the table may alter, and that holds until a monotonic time."""
         if cacheable(data, query):
-            if len(self._volatile) >= self._limits.volatile:
+            if len(self._volatile) >= self.limits.volatile:
                 self._volatile = {}
-            self._volatile[_folded(data)] = _entry(query, (reply,), count)
+            self._volatile[_folded(data)] = _entry(query, (reply,), count, until)
 
     def forget(self, names: Iterable[bytes]) -> None:
         """The table changed at these names (keys)."""
@@ -150,6 +147,7 @@ class FastCache:
         """The table is another one."""
         self._young, self._old = _Generation(), _Generation()
         self._volatile = {}
+        self.hot = self._young.entries
 
     def _put(self, key: bytes, entry: Entry, name: bytes) -> None:
         young = self._young
@@ -159,8 +157,9 @@ class FastCache:
         young.entries[key] = entry
         # An older one must not come back when this one is gone.
         self._old.entries.pop(key, None)
-        if len(young.entries) >= self._limits.entries or young.octets >= self._limits.octets:
+        if len(young.entries) >= self.limits.entries or young.octets >= self.limits.octets:
             self._old, self._young = young, _Generation()
+            self.hot = self._young.entries
 
 
 def cacheable(data: bytes, query: Query) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, decode, encode, snapshot
 from fairway_dns.reports import Ping, Stats
+from fairway_dns.views import Fact
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel.unixsocket import listen_unix
 
@@ -62,10 +63,13 @@ class ZoneFeed:
     the first `reset` or `publish`; memory per worker is bounded. All methods are for the event loop's thread.
     """
 
-    def __init__(self, path: Path | str, log: logging.Logger | None = None) -> None:
+    def __init__(self, path: Path | str, log: logging.Logger | None = None, scoped: bool = False) -> None:
+        """`scoped`: records say what they belong to and facts who may see it; workers hide the rest."""
         self._path = Path(path)
         self._log = log or logging.getLogger(__name__)
+        self._scoped = scoped
         self._records: set[Record] = set()
+        self._facts: set[Fact] = set()
         self._revision: int | None = None
         self._connections: set[_Connection] = set()
         self._changed = asyncio.Condition()
@@ -87,9 +91,9 @@ class ZoneFeed:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def reset(self, table: Iterable[Record], revision: int) -> None:
+    def reset(self, table: Iterable[Record], revision: int, facts: Iterable[Fact] = ()) -> None:
         """Replace the whole table: at the agent's start, and whenever history is broken."""
-        self._records = set(table)
+        self._records, self._facts = set(table), set(facts)
         self._revision = revision
         for connection in self._connections:
             connection.mark_stale()
@@ -98,6 +102,8 @@ class ZoneFeed:
         """Send a change; an empty one moves the revision all the same."""
         self._records -= delta.remove
         self._records |= delta.add
+        self._facts -= delta.views.remove
+        self._facts |= delta.views.add
         self._revision = revision
         if len(delta) > LARGE:
             for connection in self._connections:
@@ -209,7 +215,7 @@ class ZoneFeed:
     async def _send_snapshot(self, connection: _Connection, revision: int) -> None:
         # From here on deltas queue up behind the snapshot, which is taken now.
         connection.stale = False
-        for frame in snapshot(tuple(self._records), revision):
+        for frame in snapshot(tuple(self._records), revision, tuple(self._facts), self._scoped):
             connection.writer.write(encode(frame))
             await connection.writer.drain()
             await asyncio.sleep(0)

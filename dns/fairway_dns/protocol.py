@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from fairway_dns.reports import Report, fields_of, report_from
+from fairway_dns.views import Fact, ViewDelta
 from fairway_dns.zone import Record, ZoneDelta
 
-VERSION = 1
+VERSION = 2
 CHUNK = 500
 MAX_FRAME = 64 << 20
 
@@ -38,16 +39,20 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A snapshot follows; it replaces everything once `End` is read."""
+    """A snapshot follows; it replaces everything once `End` is read. `scoped`: its records say what they belong to, and facts say
+    who may see it.
+    """
 
     revision: int
+    scoped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some records of a snapshot."""
+    """Some records and facts of a snapshot."""
 
     records: frozenset[Record]
+    facts: frozenset[Fact] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,15 @@ def _fields(frame: Frame) -> list[object]:
     match frame:
         case Hello(version, pid, revision):
             return ["hello", version, pid, revision]
-        case Begin(revision):
-            return ["begin", revision]
-        case Chunk(records):
-            return ["chunk", _rows(records)]
+        case Begin(revision, scoped):
+            return ["begin", revision, scoped]
+        case Chunk(records, facts):
+            return ["chunk", _rows(records), _lines(facts)]
         case End(revision):
             return ["end", revision]
         case Delta(delta, revision):
-            return ["delta", revision, _rows(delta.add), _rows(delta.remove)]
+            views = delta.views
+            return ["delta", revision, _rows(delta.add), _rows(delta.remove), _lines(views.add), _lines(views.remove)]
         case Ack(revision):
             return ["ack", revision]
         case _:
@@ -100,7 +106,11 @@ def _fields(frame: Frame) -> list[object]:
 
 
 def _rows(records: Iterable[Record]) -> list[list[str]]:
-    return [[record.name, record.type, record.data] for record in sorted(records)]
+    return [[r.name, r.type, r.data, *([r.scope] if r.scope else [])] for r in sorted(records)]
+
+
+def _lines(facts: Iterable[Fact]) -> list[list[str]]:
+    return [fact.row() for fact in sorted(facts)]
 
 
 def decode(body: bytes) -> Frame:
@@ -110,14 +120,15 @@ def decode(body: bytes) -> Frame:
         match kind, fields:
             case "hello", [int(version), int(pid), int() | None as revision]:
                 return Hello(version, pid, revision)
-            case "begin", [int(revision)]:
-                return Begin(revision)
-            case "chunk", [list(rows)]:
-                return Chunk(_records(rows))
+            case "begin", [int(revision), *scoped]:
+                # The flag and the facts are missing in the state file that a worker of version 1 left.
+                return Begin(revision, scoped == [True])
+            case "chunk", [list(rows), *facts]:
+                return Chunk(_records(rows), _facts(*facts))
             case "end", [int(revision)]:
                 return End(revision)
-            case "delta", [int(revision), list(add), list(remove)]:
-                return Delta(ZoneDelta(_records(add), _records(remove)), revision)
+            case "delta", [int(revision), list(add), list(remove), *facts]:
+                return Delta(ZoneDelta(_records(add), _records(remove), ViewDelta(*map(_facts, facts))), revision)
             case "ack", [int(revision)]:
                 return Ack(revision)
         report = report_from(kind, fields)
@@ -132,9 +143,16 @@ def _records(rows: Iterable[Iterable[str]]) -> frozenset[Record]:
     return frozenset(Record(*(str(field) for field in row)) for row in rows)
 
 
-def snapshot(records: Iterable[Record], revision: int) -> Iterator[Frame]:
+def _facts(rows: Iterable[Iterable[object]] = ()) -> frozenset[Fact]:
+    return frozenset(map(Fact.from_row, rows))
+
+
+def snapshot(records: Iterable[Record], revision: int, facts: Iterable[Fact] = (), scoped: bool = False) -> Iterator[Frame]:
     """The frames that carry a whole table."""
-    yield Begin(revision)
+    yield Begin(revision, scoped)
+    lines = iter(facts)
+    while some := frozenset(islice(lines, CHUNK)):
+        yield Chunk(frozenset(), some)
     rest = iter(records)
     while part := frozenset(islice(rest, CHUNK)):
         yield Chunk(part)

@@ -11,8 +11,8 @@ from functools import partial
 from fairway_dns.answer import EDE_OTHER, Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
 from fairway_dns.cache import Cache, Kept
-from fairway_dns.counters import Counters
 from fairway_dns.complete import Completion
+from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.prepared import Prepared

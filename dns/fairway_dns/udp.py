@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fairway_core.clock import Clock
 from fairway_dns.batch import Batch, client_of
 from fairway_dns.counters import Counters
-from fairway_dns.fastcache import FastCache
+from fairway_dns.fastcache import Entry
+from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 
 DISCARD = 9
@@ -43,7 +44,7 @@ class UdpServer:
         self,
         listener: socket.socket,
         resolver: Resolver,
-        fast: FastCache,
+        prepared: Prepared,
         clock: Clock,
         counters: Counters,
         limits: UdpLimits | None = None,
@@ -51,7 +52,7 @@ class UdpServer:
         self._socket = listener
         self._batch = Batch(listener)
         self._resolver = resolver
-        self._fast = fast
+        self._prepared = prepared
         self._clock = clock
         self._counters = counters
         self._limits = limits or UdpLimits()
@@ -97,13 +98,12 @@ class UdpServer:
         datagrams = self._batch.receive()
         if not datagrams:
             return 0
-        now, get = self._clock.monotonic(), self._fast.hot.get
+        now = self._clock.monotonic()
         pieces: list[bytes] = []
         lengths: list[int] = []
         slots: list[int] = []
         missed: list[int] = []
-        for slot, data in enumerate(datagrams):
-            entry = get(data[2:])
+        for slot, (data, entry) in enumerate(zip(datagrams, self._first_look(datagrams), strict=True)):
             if entry is None:
                 missed.append(slot)
                 continue
@@ -125,9 +125,22 @@ class UdpServer:
             self._enqueue(missed, datagrams)
         return len(datagrams)
 
+    def _first_look(self, datagrams: list[bytes]) -> list[Entry | None]:
+        """The prepared reply to each datagram, if it is among those most in use for its sender."""
+        prepared, views = self._prepared, self._prepared.views
+        if not prepared.apart:
+            get = prepared.shared(views.anybody).hot.get
+            return [get(data[2:]) for data in datagrams]
+        asker, shared = views.askers.get, prepared.shared
+        senders = [asker(client, views.anybody) for client in self._batch.clients(len(datagrams))]
+        parts = [sender.shared or shared(sender) for sender in senders]
+        return [part.hot.get(data[2:]) for part, data in zip(parts, datagrams, strict=True)]
+
     def _found(self, slot: int, data: bytes, now: float, pieces: list[bytes], lengths: list[int], slots: list[int]) -> bool:
         """The second look, at what is kept in other places: rare enough for a call of its own."""
-        reply = self._fast.find(data, now)
+        views = self._prepared.views
+        asker = views.asker(client_of(self._batch.sender(slot))) if views.askers else views.anybody
+        reply = self._prepared.find(asker, data, now)
         if reply is None:
             return False
         pieces += (data[:2], reply)

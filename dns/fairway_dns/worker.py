@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,16 +22,17 @@ from fairway_core.logs import configure
 from fairway_dns.authority import standard_authorities
 from fairway_dns.cache import Cache
 from fairway_dns.client import FeedClient
+from fairway_dns.complete import Completion
 from fairway_dns.config import Address, WorkerConfig, parse_address, parse_host, parse_stub
 from fairway_dns.counters import Counters
-from fairway_dns.fastcache import FastCache
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.names import reverse_name, to_key, to_text
-from fairway_dns.protocol import Delta, ProtocolError, encode, snapshot
+from fairway_dns.prepared import Prepared
+from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.state import StateFile
-from fairway_dns.table import Table
+from fairway_dns.table import Moved, Table
 from fairway_dns.tcp import TcpServer
 from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
@@ -51,7 +52,7 @@ class Worker:
         self._config = config
         self._log = log
         self._counters = Counters()
-        self._fast = FastCache()
+        self._prepared = Prepared()
         held = (config.domain, f"svc.{config.domain}", f"pod.{config.domain}")
         self._fixed = ZoneDelta(frozenset(_host_records(config)))
 
@@ -67,7 +68,8 @@ class Worker:
         stubs = {to_key(zone): Forwarder(servers, own, clock) for zone, servers in config.stubs}
         self._forwarder = Routes(Forwarder(config.upstreams, own, clock), stubs)
         authorities = standard_authorities(config.domain, config.private, stubs)
-        self._resolver = Resolver(self._table, authorities, Cache(clock), self._forwarder, self._counters, log, self._fast)
+        parts = authorities, Cache(clock), self._forwarder, self._counters, log
+        self._resolver = Resolver(self._table, *parts, self._prepared, Completion(config.domain, authorities))
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
 
@@ -88,18 +90,15 @@ class Worker:
     async def _listen(self) -> None:
         for address in self._config.listen:
             listener = listen_udp(address, self._config.port)
-            self._udp.append(UdpServer(listener, self._resolver, self._fast, self._clock, self._counters))
+            self._udp.append(UdpServer(listener, self._resolver, self._prepared, self._clock, self._counters))
             self._tcp.append(TcpServer(listen_tcp(address, self._config.port), self._resolver, self._counters))
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
             await tcp.start()
 
-    def _changed(self, names: Iterable[bytes] | None) -> None:
-        if names is None:
-            self._fast.clear()
-        else:
-            self._fast.forget(names)
+    def _changed(self, moved: Moved) -> None:
+        self._prepared.follow(self._table, moved)
 
     async def _close(self) -> None:
         await asyncio.gather(*(udp.close() for udp in self._udp), *(tcp.close() for tcp in self._tcp))
@@ -117,6 +116,9 @@ class Worker:
         try:
             for frame in self._state.load():
                 # Workers of one node share the file, so a delta may be there twice or behind a newer snapshot.
+                if isinstance(frame, Begin) and self._config.views and not frame.scoped:
+                    self._log.info("table from disk: it does not say who may see what, so it is not used")
+                    return
                 if not isinstance(frame, Delta) or frame.revision > (self._table.zone.revision or 0):
                     self._table.take(frame)
         except ProtocolError as error:
@@ -126,10 +128,11 @@ class Worker:
 
     def _frames(self) -> list[bytes]:
         zone = self._table.zone
-        records = (Record(to_text(key), TYPE_NAMES[rtype], data) for key, rtype, data in zone.records())
+        records = (Record(to_text(key), TYPE_NAMES[rtype], data, scope) for key, rtype, data, scope in zone.records())
         # Fixed names come from the settings of the next worker, not from the file.
         pushed = (record for record in records if record not in self._fixed.add)
-        return [encode(frame) for frame in snapshot(pushed, zone.revision or 0)]
+        facts = tuple(self._table.views.facts)
+        return [encode(frame) for frame in snapshot(pushed, zone.revision or 0, facts, zone.scoped)]
 
     async def _flush(self) -> None:
         while self._state is not None:
@@ -166,6 +169,7 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--stub", action="append", default=[], help="ZONE=ADDRESS[:PORT][,…]: its own servers; may be repeated")
     parser.add_argument("--state", default="", help="file that keeps the table over a restart")
     parser.add_argument("--domain", default="cluster.local")
+    parser.add_argument("--views", action="store_true", help="answer only from a table that says who may see what")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
     domain = found.domain.rstrip(".").lower()
@@ -173,7 +177,8 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     hosts, stubs = tuple(map(parse_host, found.host)), tuple(map(parse_stub, found.stub))
     if not 0 < found.port < 65536:
         raise UserError(f"no port: {found.port}")
-    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, tuple(found.private), hosts, stubs)
+    private = tuple(found.private)
+    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, private, hosts, stubs, found.views)
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fairway_dns.names import suffixes, to_key
+from fairway_dns.views import ViewDelta
 from fairway_dns.wire import TYPES, Tail
 
 TTL = 5
@@ -20,35 +22,57 @@ TTL = 5
 class Record:
     """One resource record: `name` as lower-case text without trailing dot, `type` its mnemonic, `data` in presentation form.
 
-    A, AAAA: the address; CNAME, PTR, NS: a name; SRV: "priority weight port target"; TXT: the text.
+    A, AAAA: the address; CNAME, PTR, NS: a name; SRV: "priority weight port target"; TXT: the text. `scope` is what it belongs to
+    (see `views`), empty where names are hidden from nobody; it follows from the rest.
     """
 
     name: str
     type: str
     data: str
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneDelta:
-    """Records that appear and records that go. They never overlap."""
+    """Records that appear and records that go, which never overlap, and what changed of the views in the same step."""
 
     add: frozenset[Record] = frozenset()
     remove: frozenset[Record] = frozenset()
+    views: ViewDelta = ViewDelta()
 
     def __bool__(self) -> bool:
-        return bool(self.add or self.remove)
+        return bool(self.add or self.remove or self.views)
 
     def __len__(self) -> int:
-        return len(self.add) + len(self.remove)
+        return len(self.add) + len(self.remove) + len(self.views)
 
 
 @dataclass(slots=True)
 class Node:
-    """One name: data by type number in sorted order, how many existing names lie right below, and reply tails built so far."""
+    """One name: data by type number in sorted order, how many existing names lie right below, and reply tails built so far.
+
+    Where scopes are kept, `scopes` says what each piece of data belongs to, and `under` how many records of each lie below.
+    """
 
     sets: dict[int, list[str]] = field(default_factory=dict)
     below: int = 0
     tails: dict[int, tuple[Tail, ...]] = field(default_factory=dict)
+    scopes: dict[str, str] | None = None
+    under: dict[str, int] | None = None
+
+
+class Names(Protocol):
+    """The zone, or what an asker may see of it: all that answers are made from."""
+
+    @property
+    def revision(self) -> int | None:
+        """The store revision the records stand for; None before the first synchronisation."""
+
+    def find(self, key: bytes) -> Node | None:
+        """The node of a name (a key), or None if the name does not exist."""
+
+    def keep_tails(self, node: Node, rtype: int, tails: tuple[Tail, ...], foreign: bool) -> None:
+        """Remember built replies. `foreign` ones hold data of other names too and are dropped at any change."""
 
 
 class Zone:
@@ -63,8 +87,10 @@ class Zone:
         self.revision: int | None = None
         """The store revision the records stand for; None before the first synchronisation."""
         self._shared_tails: list[dict[int, tuple[Tail, ...]]] = []
-        for name in held:
-            self._grow(to_key(name)).below += 1
+        self._of_scope: dict[str, set[bytes]] | None = None
+        self._held = tuple(map(to_key, held))
+        for key in self._held:
+            self._grow(key).below += 1
 
     def __len__(self) -> int:
         return sum(len(data) for node in self._nodes.values() for data in node.sets.values())
@@ -72,6 +98,23 @@ class Zone:
     def find(self, key: bytes) -> Node | None:
         """The node of a name (a key), or None if the name does not exist."""
         return self._nodes.get(key)
+
+    def keep_scopes(self) -> None:
+        """From now on remember which scopes lie where. Records that are there already belong to none."""
+        self._of_scope = {}
+        for key in self._held:
+            self._count((name for _pos, name in suffixes(key)), "", 1)
+        for key, _rtype, _data, _scope in self.records():
+            self._count(_above(key), "", 1)
+
+    @property
+    def scoped(self) -> bool:
+        """Whether scopes are kept."""
+        return self._of_scope is not None
+
+    def of_scope(self, scope: str) -> frozenset[bytes]:
+        """The names that have records of a scope."""
+        return frozenset((self._of_scope or {}).get(scope, ()))
 
     def apply(self, delta: ZoneDelta, revision: int | None = None) -> None:
         """Put the delta in place and set the revision, if given. Raises ValueError for names or types nobody can ask for."""
@@ -83,12 +126,13 @@ class Zone:
         if revision is not None:
             self.revision = revision
 
-    def records(self) -> Iterator[tuple[bytes, int, str]]:
-        """Every record as (key, type number, data), in no particular order."""
+    def records(self) -> Iterator[tuple[bytes, int, str, str]]:
+        """Every record as (key, type number, data, scope), in no particular order."""
         for key, node in self._nodes.items():
+            scopes = node.scopes or {}
             for rtype, items in node.sets.items():
                 for data in items:
-                    yield key, rtype, data
+                    yield key, rtype, data, scopes.get(data, "")
 
     def keep_tails(self, node: Node, rtype: int, tails: tuple[Tail, ...], foreign: bool) -> None:
         """Remember built replies. `foreign` ones hold data of other names too and are dropped at any change."""
@@ -102,12 +146,28 @@ class Zone:
         self._shared_tails = []
 
     def _add(self, record: Record) -> None:
-        node = self._grow(to_key(record.name))
+        key = to_key(record.name)
+        node = self._grow(key)
         data = node.sets.setdefault(TYPES[record.type], [])
         if record.data not in data:
             data.append(record.data)
             data.sort()
             node.tails.pop(TYPES[record.type], None)
+            if self._of_scope is not None:
+                self._count(_above(key), record.scope, 1)
+                if record.scope:
+                    node.scopes = node.scopes or {}
+                    node.scopes[record.data] = record.scope
+                    self._of_scope.setdefault(record.scope, set()).add(key)
+
+    def _count(self, names: Iterable[bytes], scope: str, step: int) -> None:
+        """One record of a scope more or less below these names."""
+        for name in names:
+            node = self._nodes[name]
+            under = node.under = node.under or {}
+            under[scope] = under.get(scope, 0) + step
+            if not under[scope]:
+                del under[scope]
 
     def _remove(self, record: Record) -> None:
         key = to_key(record.name)
@@ -117,9 +177,21 @@ class Zone:
             return
         node.sets[rtype].remove(record.data)
         node.tails.pop(rtype, None)
+        if self._of_scope is not None:
+            self._unscope(key, node, record.data)
         if not node.sets[rtype]:
             del node.sets[rtype]
             self._prune(key)
+
+    def _unscope(self, key: bytes, node: Node, data: str) -> None:
+        assert self._of_scope is not None
+        scope = node.scopes.pop(data, "") if node.scopes else ""
+        self._count(_above(key), scope, -1)
+        if scope and node.scopes is not None and scope not in node.scopes.values():
+            names = self._of_scope[scope]
+            names.discard(key)
+            if not names:
+                del self._of_scope[scope]
 
     def _grow(self, key: bytes) -> Node:
         """The node of `key`, made along with its missing ancestors."""
@@ -146,3 +218,8 @@ class Zone:
             if parent is None:
                 return
             parent.below -= 1
+
+
+def _above(key: bytes) -> Iterator[bytes]:
+    """The names above a name, nearest first, the root left out."""
+    return (name for pos, name in suffixes(key) if pos)

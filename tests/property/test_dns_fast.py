@@ -14,9 +14,10 @@ from fairway_core.clock import FakeClock
 from fairway_dns.authority import standard_authorities
 from fairway_dns.cache import Asked, Cache
 from fairway_dns.counters import Counters
-from fairway_dns.fastcache import FastCache, FastLimits
+from fairway_dns.fastcache import FastLimits
 from fairway_dns.forward import Forwarder
 from fairway_dns.names import to_key
+from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Chunk, Delta, End
 from fairway_dns.resolver import Resolver
 from fairway_dns.response import parse_response
@@ -45,13 +46,13 @@ class Pair:
 
     def __init__(self, limits: FastLimits) -> None:
         self.clock = FakeClock()
-        self.fast = FastCache(limits)
-        self.table = Table(Zone, lambda names: self.fast.clear() if names is None else self.fast.forget(names))
+        self.fast = Prepared(limits)
+        self.table = Table(Zone, lambda moved: self.fast.follow(self.table, moved))
         self.cache = Cache(self.clock)
         self.quick, self.slow = self._resolver(self.fast), self._resolver(None)
         self.revision = 1
 
-    def _resolver(self, fast: FastCache | None) -> Resolver:
+    def _resolver(self, fast: Prepared | None) -> Resolver:
         forwarder = Forwarder((), (), self.clock)
         log = logging.getLogger("test")
         return Resolver(self.table, standard_authorities("cluster.local"), self.cache, forwarder, Counters(), log, fast)
@@ -59,12 +60,13 @@ class Pair:
     def ask(self, data: bytes) -> bytes | None:
         """What the batch loop would do; checked against the slow path."""
         now = self.clock.monotonic()
-        entry = self.fast.hot.get(data[2:])
+        asker = self.table.views.anybody
+        entry = self.fast.shared(asker).hot.get(data[2:])
         found = None
         if entry is not None and entry[2] > now:
             found = entry[0] if entry[3] is None else entry[3]()
             assert len(found) + 2 == entry[1]
-        found = found or self.fast.find(data, now)
+        found = found or self.fast.find(asker, data, now)
         if found is None:
             self.quick.handle(data, tcp=False)
             return None

@@ -16,7 +16,7 @@ from fairway_core.errors import ConflictError
 from fairway_dns.client import FeedClient
 from fairway_dns.counters import Counters
 from fairway_dns.feed import BACKLOG, ZoneFeed
-from fairway_dns.protocol import Begin, Chunk, Delta, End, Frame, FrameReader, Hello, decode, encode
+from fairway_dns.protocol import VERSION, Begin, Chunk, Delta, End, Frame, FrameReader, Hello, decode, encode
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -47,7 +47,7 @@ async def client(path: Path, counters: Counters | None = None, state: StateFile 
 
 
 def held(table: Table) -> set[str]:
-    return {data for _key, _type, data in table.zone.records()}
+    return {data for _key, _type, data, _scope in table.zone.records()}
 
 
 async def until(condition: object, seconds: float = 3.0) -> None:
@@ -91,7 +91,7 @@ async def test_the_slowest_worker_counts(tmp_path: Path) -> None:
         async with client(path):
             assert await feed.wait_acked(5, 2)
             _reader, writer = await asyncio.open_unix_connection(str(path))
-            writer.write(encode(Hello(1, 1, None)))
+            writer.write(encode(Hello(VERSION, 1, None)))
             await until(lambda: len(feed.workers()) == 2)
             assert feed.acked() is None
             assert not await feed.wait_acked(5, 0.02)
@@ -106,7 +106,7 @@ async def test_a_slow_worker_gets_a_snapshot_instead_of_a_backlog(tmp_path: Path
     async with feeding(path) as feed:
         feed.reset(frozenset(), 0)
         reader, writer = await asyncio.open_unix_connection(str(path), limit=1024)
-        writer.write(encode(Hello(1, 7, None)))
+        writer.write(encode(Hello(VERSION, 7, None)))
         await until(lambda: feed.workers())
         many = 0
         for revision in range(1, 1200):
@@ -134,7 +134,7 @@ async def test_a_large_change_travels_as_a_snapshot(tmp_path: Path) -> None:
     async with feeding(path) as feed:
         feed.reset({ONE}, 1)
         reader, writer = await asyncio.open_unix_connection(str(path))
-        writer.write(encode(Hello(1, 7, None)))
+        writer.write(encode(Hello(VERSION, 7, None)))
         cutter, frames = FrameReader(), list[Frame]()
         feed.publish(ZoneDelta(add=frozenset({TWO})), 2)
         await until(lambda: feed.workers())
