@@ -26,7 +26,8 @@ from fairway_store.sqlite import SqliteStore
 
 LOG = logging.getLogger("test")
 QUICK = Timing(connect=1, request=1, silence=0.3, list_silence=0.3, base=0.005, cap=0.05, calm=5, probe=0.02, page=3)
-OPTIONAL = Resource("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", False, False)
+OPTIONAL = Resource("Gateway", "gateway.networking.k8s.io/v1", "gateways", required=False)
+CLUSTER_POLICY = Key("ClusterNetworkPolicy", "", "baseline")
 ATTACHMENT = Key("Attachment", "", "a1")
 
 
@@ -115,9 +116,7 @@ async def test_lists_in_pages_and_says_in_sync_once_every_kind_is_there(cluster:
     cluster.double.misbehave(*[Fault("list", 500)] * 4, *[Fault("watch", 500)] * 4)
     store = cluster.store()
     assert len((await store.list("Pod")).entries) == 10
-    assert {path for verb, path in cluster.double.requests} == {
-        "namespaces", "nodes", "pods", "services", "endpointslices", "networkpolicies"
-    }  # fmt: skip
+    assert {path for verb, path in cluster.double.requests} == {resource.plural for resource in cluster_resources()}
     await store.close()
 
 
@@ -248,6 +247,41 @@ async def test_a_group_that_is_not_installed_is_looked_for_quietly(cluster: Clus
     again = cluster.double.requests.count(("watch", OPTIONAL.plural)) + cluster.double.requests.count(("list", OPTIONAL.plural))
     assert again > looked
     assert not any(cluster.said)
+    await store.close()
+
+
+async def test_a_kind_is_followed_from_when_its_group_is_installed(cluster: Cluster) -> None:
+    installed = dict(cluster.double.collections)
+    cluster.double.uninstall(CLUSTER_POLICY.kind)
+    store = cluster.store()
+    assert (await store.list()).entries == ()
+    cluster.double.collections = installed
+    spec = {"tier": "Admin", "priority": 7}
+    version = cluster.double.collections["/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"].kind.api_version
+    cluster.double.put({"apiVersion": version, "kind": CLUSTER_POLICY.kind, "metadata": {"name": "baseline"}, "spec": spec})
+    await cluster.converged(store)
+    entry = await store.get(CLUSTER_POLICY)
+    assert entry is not None and decode(entry.document).meta.name == "baseline"
+    assert not any(cluster.said)
+    await store.close()
+
+
+@pytest.mark.parametrize("optional", [True, False])
+async def test_a_permission_missing_for_what_can_be_done_without_holds_nothing_up(cluster: Cluster, optional: bool) -> None:
+    permitted = cluster.double.collections
+    kind = CLUSTER_POLICY.kind if optional else "NetworkPolicy"
+    refused = next(path for path, item in permitted.items() if item.kind.name == kind)
+    cluster.double.forbidden.add(refused)
+    store = cluster.store()
+    listing = asyncio.ensure_future(store.list())
+    await eventually(lambda: said(cluster, "missing permission"))
+    if optional:
+        assert (await listing).entries == ()
+    else:
+        assert not listing.done()
+    cluster.double.forbidden.clear()
+    await listing
+    await eventually(lambda: settled(cluster))
     await store.close()
 
 

@@ -61,6 +61,7 @@ class Double:
         self.bookmarks = bookmarks
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, str]] = []
+        self.forbidden: set[str] = set()
         self.writes = Writes(self._node, self.put)
         self.collections = {_path(kind): Collection(kind) for kind in KINDS if kind.name != "Attachment"}
         self._moved = asyncio.Event()
@@ -159,6 +160,8 @@ class Double:
             return _status(401, "Unauthorized", "Unauthorized")
         if collection is None:
             return web.Response(status=404, text="404 page not found\n")
+        if request.path in self.forbidden:
+            return _status(403, "Forbidden", f"{collection.kind.plural}: no role of the test allows it")
         fault = self._fault(verb)
         if fault.status:
             headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}

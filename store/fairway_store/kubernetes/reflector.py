@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from fairway_store.kubernetes.client import ApiClient
-from fairway_store.kubernetes.faults import Ahead, ApiFault, Gone, NotInstalled, NotOffered, Silent
+from fairway_store.kubernetes.faults import Ahead, ApiFault, Denied, Gone, NotInstalled, NotOffered, Silent
 from fairway_store.kubernetes.protocol import (
     Page,
     WatchDecoder,
@@ -93,10 +93,8 @@ class Reflector:
 
     async def _wait_after(self, fault: ApiFault) -> float:
         """Decide what the fault means for the next attempt; seconds until then."""
-        if isinstance(fault, NotInstalled) and not self._resource.required:
-            self._version = ""
-            await self._keep([])
-            return self._timing.probe * (0.5 + self._chance() / 2)
+        if isinstance(fault, NotInstalled | Denied) and not self._resource.required:
+            return await self._do_without(fault)
         if isinstance(fault, Gone):
             self._version = ""
             self._log.info("%s are listed again: %s", self._resource.plural, fault)
@@ -110,6 +108,16 @@ class Reflector:
         else:
             self._sink.report(self._resource, str(fault))
         return self._backoff.delay(fault.retry_after)
+
+    async def _do_without(self, fault: ApiFault) -> float:
+        """The node works without the resource. Not installed is no news; a missing permission is, but what was known stays."""
+        self._version = ""
+        if isinstance(fault, NotInstalled):
+            await self._keep([])
+        else:
+            self._sink.report(self._resource, str(fault))
+            self.synced.set()
+        return self._timing.probe * (0.5 + self._chance() / 2)
 
     # List
 
