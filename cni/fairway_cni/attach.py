@@ -196,6 +196,19 @@ class Attacher:
                 return [fault]
         return []
 
+    async def drop_bridge(self, name: str) -> list[Exception]:
+        """Remove the bridge of a network that has no attachment."""
+
+        def is_needed() -> bool:
+            return name in plan.bridges(self._control.world().attachments())
+
+        try:
+            if await self._threads.run(self._wires.drop_bridge, name, is_needed):
+                self._log.info("removing bridge %s, whose network is not in use", name)
+        except FairwayError as fault:
+            return [fault]
+        return []
+
     async def drop_stray(self, ip: str) -> list[Exception]:
         """Remove the route and neighbour of an address of ours that nobody holds; it stays taken meanwhile."""
         if not self._claims.hold(ip, RECOVERY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fairway_cni.hostports import needs_loopback
@@ -77,6 +78,11 @@ def bridge_name(network: str) -> str:
     if len(network) <= 12:
         return f"fw-{network}"
     return f"fw-{network[:5]}-{hashlib.sha256(network.encode()).hexdigest()[:6]}"
+
+
+def bridges(attachments: Iterable[Attachment]) -> frozenset[str]:
+    """The bridges that these attachments need."""
+    return frozenset(bridge_name(network) for network in {item.network for item in attachments if item.mode == BRIDGE})
 
 
 def bridge_of(attachment: Attachment) -> Bridge:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fairway_cni import plan
 from fairway_cni.attach import Attacher
 from fairway_cni.check import faults_on_node
 from fairway_cni.control import Control
@@ -23,6 +25,9 @@ from fairway_core.model import Attachment
 from fairway_kernel.link.objects import NodeLinks
 from fairway_kernel.link.shaping import redirector_name
 
+IDLE_SECONDS = 30.0
+"""How long a bridge stays after the last container of its network."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
@@ -35,6 +40,8 @@ class Recovery:
     """Links without an attachment."""
     strays: tuple[str, ...] = ()
     """Addresses that are routed to containers but belong to none."""
+    idle: tuple[str, ...] = ()
+    """Bridges that no attachment needs. Not a fault: an ADD may come, so they go only after a while."""
 
     def __bool__(self) -> bool:
         return bool(self.remove or self.rewire or self.repair or self.orphans or self.strays)
@@ -65,18 +72,31 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
     addresses = {ip for item in attachments for ip in item.ips}
     routed = {ip for ip, device in node.routes if device.startswith(("fw-", "fwr"))}
     orphans, strays = (there - owned) | lost, routed - addresses
-    return Recovery(tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(orphans)), tuple(sorted(strays)))
+    idle = node.bridges - plan.bridges(attachments)
+    return Recovery(
+        tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(orphans)), tuple(sorted(strays)), tuple(sorted(idle))
+    )  # fmt: skip
 
 
 class Recoverer:
     """Carries decisions out. Promise: one fault does not keep the rest from being put in order; every fault is logged."""
 
-    def __init__(self, control: Control, kernel: Kernel, attacher: Attacher, spool: Spool, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        control: Control,
+        kernel: Kernel,
+        attacher: Attacher,
+        spool: Spool,
+        log: logging.Logger,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         self._control = control
         self._kernel = kernel
         self._attacher = attacher
         self._spool = spool
         self._log = log
+        self._idle_seconds = idle_seconds
+        self._idle: dict[str, float] = {}
 
     async def run(self) -> Recovery:
         """Replay spooled deletions, then recover; what was done. Costs time in the number of attachments and links."""
@@ -93,11 +113,18 @@ class Recoverer:
             *(self._attacher.repair(item) for item in found.repair),
             *(self._attacher.drop_orphan(name) for name in found.orphans),
             *(self._attacher.drop_stray(ip) for ip in found.strays),
+            *(self._attacher.drop_bridge(name) for name in self._idle_long(found.idle)),
         ]
         for errors in await asyncio.gather(*work):
             for fault in errors:
                 self._log.warning("recovery: %s", fault)
         return found
+
+    def _idle_long(self, names: Sequence[str]) -> list[str]:
+        """Those that were idle at every look for some time: making a bridge anew would cost the next ADD."""
+        now = time.monotonic()
+        self._idle = {name: self._idle.get(name, now) for name in names}
+        return [name for name, since in self._idle.items() if now >= since + self._idle_seconds]
 
     async def replay(self) -> int:
         """Carry out spooled deletions; how many are done. One that fails stays for the next time."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fairway_cni import faults, plan
@@ -51,6 +53,8 @@ class Wires:
         self._bridges: set[Bridge] = set()
         self._mtu = (-MTU_SECONDS, 0)
         self._bridge_lock = threading.Lock()
+        self._users: Counter[str] = Counter()
+        """How many calls are at work at each bridge."""
 
     def inspect(self, netns: str, mtu: int) -> Target:
         """Look at the target of an ADD. Raises CniError if it is no namespace, or the node's own."""
@@ -92,24 +96,52 @@ class Wires:
         """Bridge, pair, both sides. Raises KernelError; leaves no link behind then."""
         if attachment.mode == CHAINED:
             return
-        known = self._prepare(attachment)
-        try:
-            self._links.attach(plan.veth_of(attachment))
-        except KernelError:
-            self._bridges.clear()
-            if not known:
-                raise
-            # The bridge may have gone since it was looked at; if it has not, the second failure tells the same.
-            self._prepare(attachment)
-            self._links.attach(plan.veth_of(attachment))
+        with self._using_bridge(attachment):
+            known = self._prepare(attachment)
+            try:
+                self._links.attach(plan.veth_of(attachment))
+            except KernelError:
+                self._bridges.clear()
+                if not known:
+                    raise
+                # The bridge may have gone since it was looked at; if it has not, the second failure tells the same.
+                self._prepare(attachment)
+                self._links.attach(plan.veth_of(attachment))
 
     def mend(self, attachment: Attachment) -> None:
         """Put back what is missing on the node's side of an existing link. Raises KernelError."""
         if attachment.mode == CHAINED:
             return
-        self._bridges.clear()
-        self._prepare(attachment)
-        self._links.ensure_node_side(plan.veth_of(attachment))
+        with self._using_bridge(attachment):
+            self._bridges.clear()
+            self._prepare(attachment)
+            self._links.ensure_node_side(plan.veth_of(attachment))
+
+    def drop_bridge(self, name: str, is_needed: Callable[[], bool]) -> bool:
+        """Remove a bridge of ours unless a call is at work there or `is_needed`; whether it is gone. Raises KernelError.
+
+        An attachment is in the world before its wires are made: who is not seen by `is_needed` comes here later, and makes the
+        bridge anew.
+        """
+        with self._bridge_lock:
+            if self._users[name] or is_needed():
+                return False
+            self._bridges = {bridge for bridge in self._bridges if bridge.name != name}
+            self._links.delete_bridge(name, plan.GATEWAY_MAC)
+        return True
+
+    @contextmanager
+    def _using_bridge(self, attachment: Attachment) -> Iterator[None]:
+        name = plan.bridge_name(attachment.network)
+        with self._bridge_lock:
+            self._users[name] += 1
+        try:
+            yield
+        finally:
+            with self._bridge_lock:
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name]
 
     def unplug(self, attachment: Attachment) -> bool:
         """Cut the container off so that only `detach` of a dead link remains to be done; whether that worked."""

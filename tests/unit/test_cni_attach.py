@@ -440,6 +440,29 @@ async def test_recovery_puts_back_links_ports_and_bridges(node: Node) -> None:
     assert not await node.recoverer.run()
 
 
+async def test_an_unused_bridge_goes_after_a_while_and_no_used_one(node: Node) -> None:
+    await node.call("ADD")
+    await node.call("ADD", {"name": "other"}, CNI_IFNAME="eth1")
+    await node.attacher.drain()
+    await node.call("DEL")
+    assert not await node.recoverer.run(), "it is no fault"
+    assert node.links.read().bridges == {"fw-net", "fw-other"}, "the next container may come soon"
+    hasty = Recoverer(
+        node.control,
+        Kernel(node.links, node.identify, node.flush, lambda _ports: None),
+        node.attacher,
+        Spool(node.spool, LOG),
+        LOG,
+        0,
+    )
+    await hasty.run()
+    assert node.links.read().bridges == {"fw-other"}
+    await node.call("ADD")
+    await node.attacher.drain()
+    await hasty.run()
+    assert node.links.read().bridges == {"fw-net", "fw-other"}
+
+
 async def test_recovery_removes_orphans_and_strays_but_not_the_living(node: Node) -> None:
     node.links.add_namespace("/n/2")
     await node.call("ADD")

@@ -83,11 +83,11 @@ class FakeLinks:
             self.calls.append(("ensure_bridge", bridge.name))
             self._state.bridges[bridge.name] = bridge
 
-    def delete_bridge(self, name: str) -> None:
+    def delete_bridge(self, name: str, mac: str = "") -> None:
         """See LinkManager."""
         with self._lock:
             self.calls.append(("delete_bridge", name))
-            if name in self._state.bridges:
+            if name in self._state.bridges and mac in ("", self._state.bridges[name].mac):
                 self.lose(name)
 
     def ensure_loopback(self, addresses: Sequence[str]) -> None:

@@ -36,10 +36,10 @@ class KernelLinks:
         with self._pool.lend() as channel:
             node.ensure_bridge(channel, self._devices, self._sysctls, bridge)
 
-    def delete_bridge(self, name: str) -> None:
+    def delete_bridge(self, name: str, mac: str = "") -> None:
         """See LinkManager."""
         with self._pool.lend() as channel:
-            node.delete_bridge(channel, name)
+            node.delete_bridge(channel, name, mac)
 
     def ensure_loopback(self, addresses: Sequence[str]) -> None:
         """See LinkManager."""

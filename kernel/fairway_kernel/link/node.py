@@ -72,8 +72,16 @@ def ensure_bridge(channel: NetlinkSocket, devices: Devices, sysctls: Sysctls, br
     )
 
 
-def delete_bridge(channel: NetlinkSocket, name: str) -> None:
-    channel.transact([delete_link(name)])
+def delete_bridge(channel: NetlinkSocket, name: str, mac: str = "") -> None:
+    """Remove it, with `mac` only if that is its address; a missing one is no error. Raises KernelError."""
+    try:
+        found = next(decode.links(channel.query(get_link(name))))
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return
+        raise
+    if mac in ("", found.mac):
+        channel.transact([delete_link(name)])
 
 
 def ensure_loopback(channel: NetlinkSocket, addresses: Sequence[str]) -> None:

@@ -126,8 +126,8 @@ class LinkManager(Protocol):
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Create or correct the bridge: MAC, addresses, MTU, up."""
 
-    def delete_bridge(self, name: str) -> None:
-        """Remove it; a missing one is no error."""
+    def delete_bridge(self, name: str, mac: str = "") -> None:
+        """Remove it; a missing one is no error. With `mac` one that has another address is somebody else's and stays."""
 
     def ensure_loopback(self, addresses: Sequence[str]) -> None:
         """Exactly these addresses of ours on lo (/32, /128), others of ours removed; lo up."""
