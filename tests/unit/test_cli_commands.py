@@ -302,6 +302,21 @@ def test_describe_a_service_with_its_endpoints(agent: FakeAgent, run: Run) -> No
     assert out.splitlines()[-1] == "Endpoints: 10.244.0.5 (web-1), 10.244.0.6 not ready"
 
 
+def test_what_is_not_enforced_is_marked_wherever_the_object_is_shown(agent: FakeAgent, run: Run) -> None:
+    odd = {**WEB, "spec": {**WEB["spec"], "sessionAffinity": "Cookie", "weights": [1, 2]}}
+    agent.answers["GET /v1/objects/services?namespace=shop"] = {"revision": 3, "items": [odd, WEB]}
+    rows = [line.split() for line in run("get", "svc", "-n", "shop", "-o", "wide")[1].splitlines()]
+    assert [row[-1] for row in rows] == ["NOT-ENFORCED", "spec.weights,spec.sessionAffinity", "<none>"]
+    agent.answers["GET /v1/objects/services/web?namespace=shop"] = {"revision": 3, "item": odd}
+    agent.answers["GET /v1/objects/endpointslices?namespace=shop&selector=kubernetes.io%2Fservice-name%3Dweb"] = {"items": []}
+    described = run("describe", "svc", "web", "-n", "shop")[1]
+    assert "Not enforced: spec.sessionAffinity ('Cookie' is not known and taken for None)\n" in described
+    agent.answers["GET /v1/status"] = {"ready": True, "unenforced": {"counts": {"NetworkPolicy": 1, "Service": 2}}}
+    code, told, _ = run("status")
+    assert code == 0
+    assert "note: 3 objects use features that are not enforced: 1 NetworkPolicy, 2 Service (fairway get KIND -A -o wide)" in told
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_call_back_into_the_command(run: Run, shell: str) -> None:
     code, out, _ = run("completion", shell)
