@@ -43,6 +43,7 @@ from fairway_core.model import HostPort
 from fairway_dns.compile import ZoneCompiler
 from fairway_dns.config import WorkerConfig, parse_address, parse_resolv_conf
 from fairway_dns.feed import ZoneFeed
+from fairway_dns.limits import ClientLimits
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_kernel import netns
@@ -212,6 +213,9 @@ class Agent:
                 private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
                 hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
                 stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
+                identity=config.node.name,
+                limits=ClientLimits(config.dns.limits.perClientQps, config.dns.limits.perClientConnections),
+                release=version("fairway"),
             )
             made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log, feed))
         self._metrics.registry.register(SupervisorCollector(made))

@@ -86,6 +86,13 @@ class ClusterSection(_Section):
     serviceCIDRs: list[Cidr] = ["10.96.0.0/16"]
 
 
+class DnsLimitsSection(_Section):
+    """What one container may ask of the DNS server: queries per second (0: no limit), TCP connections at a time."""
+
+    perClientQps: int = Field(default=0, ge=0, le=1_000_000)
+    perClientConnections: int = Field(default=64, ge=1, le=256)
+
+
 class DnsSection(_Section):
     """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
     `stubZones` gives zones servers of their own.
@@ -97,6 +104,7 @@ class DnsSection(_Section):
     workers: int = Field(default=1, ge=1, le=64)
     hosts: dict[Name, list[Address]] = {}
     stubZones: dict[Name, list[Upstream]] = {}
+    limits: DnsLimitsSection = Field(default_factory=DnsLimitsSection)
 
 
 class StoreSection(_Section):

@@ -37,8 +37,8 @@ from fairway_dns.zone import TTL, Names, Node
 MAX_CHAIN = 8
 MAX_ROTATIONS = 16
 MAX_GLUE = 32
-EDE_NOT_READY = 14
-EDE_OTHER = 0
+EDE_OTHER, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_AUTHORITATIVE, EDE_NOT_SUPPORTED = 0, 14, 18, 20, 21
+"""RFC 8914, 4."""
 ANY_TTL = 3789
 META_TYPES = range(128, 255)
 
@@ -57,9 +57,9 @@ class Elsewhere:
     denial: Tail | None = None
 
 
-def failure(rcode: int, ede: int | None = None) -> Tail:
-    """A reply without records."""
-    return Tail(rcode, ede=ede)
+def failure(rcode: int, ede: int | None = None, text: str = "") -> Tail:
+    """A reply without records, with the reason (RFC 8914) for clients that speak EDNS."""
+    return Tail(rcode, ede=ede, text=text)
 
 
 def answer(zone: Names, authorities: Authorities, query: Query, turn: int = 0) -> Tail | Elsewhere:
@@ -73,8 +73,8 @@ def answer(zone: Names, authorities: Authorities, query: Query, turn: int = 0) -
     if query.fault:
         return failure(query.fault)
     refused = _refusal(query)
-    if refused:
-        return failure(refused)
+    if refused is not None:
+        return refused
     node = zone.find(query.name)
     if node is not None and node.sets and query.qtype != ANY:
         built = node.tails.get(query.qtype)
@@ -82,20 +82,20 @@ def answer(zone: Names, authorities: Authorities, query: Query, turn: int = 0) -
             return built[turn % len(built)]
     authority = authorities.of(query.name)
     if authority is not None and authority.synced and zone.revision is None:
-        return failure(SERVFAIL, EDE_NOT_READY)
+        return failure(SERVFAIL, EDE_NOT_READY, "no table of names from the agent yet")
     if query.qtype == ANY:
         return _any(zone, authority, query, node)
     return _look_up(zone, authorities, authority, query, node, turn)
 
 
-def _refusal(query: Query) -> int:
+def _refusal(query: Query) -> Tail | None:
     if query.qclass != IN:
-        return REFUSED
+        return failure(REFUSED, EDE_NOT_SUPPORTED, "only class IN is served")
     if query.qtype in (AXFR, IXFR):
-        return REFUSED
+        return failure(REFUSED, EDE_PROHIBITED, "zones are not transferred")
     if query.qtype == OPT:
-        return FORMERR
-    return NOTIMP if query.qtype in META_TYPES else 0
+        return failure(FORMERR)
+    return failure(NOTIMP) if query.qtype in META_TYPES else None
 
 
 def _any(zone: Names, authority: Authority | None, query: Query, node: Node | None) -> Tail:
@@ -150,7 +150,7 @@ def chained(zone: Names, authorities: Authorities, query: Query, chain: list[Own
     if target is None and last is None:
         return Elsewhere(name, tuple(chain))
     if len(chain) > MAX_CHAIN:
-        return failure(SERVFAIL, EDE_OTHER)
+        return failure(SERVFAIL, EDE_OTHER, f"more than {MAX_CHAIN} CNAMEs in a row")
     return _chain_end(zone, target, query, chain, name)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.errors import UserError
+from fairway_dns.limits import ClientLimits
 from fairway_dns.names import is_host_name, to_key
 
 PORT = 53
@@ -43,7 +44,8 @@ class Address:
 class WorkerConfig:
     """The settings of one worker process. `private` are the CIDRs of services and pods, whose reverse names are never
     forwarded; `hosts` fixed names with their addresses; `stubs` zones with servers of their own. `views`: no table is served that
-    does not say who may see what.
+    does not say who may see what. `identity` is what clients are told that ask for it (RFC 5001). `release` has no effect but
+    that a worker of another release is another worker.
     """
 
     feed: str
@@ -55,6 +57,9 @@ class WorkerConfig:
     private: tuple[str, ...] = ()
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     stubs: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    identity: str = ""
+    limits: ClientLimits = ClientLimits()
+    release: str = ""
     views: bool = False
 
     def argv(self, python: str) -> tuple[str, ...]:
@@ -68,7 +73,9 @@ class WorkerConfig:
         stubs = (word for zone, servers in self.stubs for word in ("--stub", f"{zone}={','.join(map(str, servers))}"))
         head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
         views = ("--views",) if self.views else ()
-        return (*head, *upstream, *ranges, *hosts, *stubs, "--state", self.state, "--domain", self.domain, *views)
+        plain = ("--state", self.state, "--domain", self.domain, "--identity", self.identity, "--release", self.release)
+        limits = ("--client-qps", str(self.limits.qps), "--client-connections", str(self.limits.connections))
+        return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *views)
 
 
 def parse_address(text: str) -> Address:

@@ -35,6 +35,10 @@ class Counters:
             keys.append("cache_hits:")
         return self._cells.setdefault(tuple(keys), [0])
 
+    def named(self, name: str, label: str) -> list[int]:
+        """A one-element list to count `name` with `label` up by."""
+        return self._cells.setdefault((f"{name}:{label}",), [0])
+
     @property
     def values(self) -> Mapping[str, int]:
         """A copy of all counts."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fairway_dns.answer import EDE_OTHER, Elsewhere, answer, failure
+from fairway_dns.answer import EDE_NOT_AUTHORITATIVE, EDE_OTHER, Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
 from fairway_dns.cache import Cache, Kept
 from fairway_dns.complete import Completion
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.identity import Identity
 from fairway_dns.prepared import Prepared
 from fairway_dns.question import Asked
 from fairway_dns.response import Response, join_chain
@@ -53,6 +54,7 @@ class Resolver:
         log: logging.Logger,
         prepared: Prepared | None = None,
         completion: Completion | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._table = table
         self._authorities = authorities
@@ -62,6 +64,7 @@ class Resolver:
         self._log = log
         self._prepared = prepared
         self._completion = completion
+        self._identity = identity or Identity()
         self._turn = 0
         self._kept: Kept | None = None
 
@@ -139,7 +142,7 @@ class Resolver:
         if not query.recursion and not found.chain:
             # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
             # spirit).
-            return failure(REFUSED)
+            return failure(REFUSED, EDE_NOT_AUTHORITATIVE, "recursion was not asked for")
         kept = self._cache.get(_asked(query, found), self._forwarder.apex(found.name))
         if kept is None:
             return found
@@ -202,11 +205,11 @@ class Resolver:
     def _broken(self, query: Query, error: Exception) -> Tail:
         self._counters.add("errors")
         self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error, exc_info=error)
-        return failure(SERVFAIL)
+        return failure(SERVFAIL, EDE_OTHER, "a fault of this server, which its log describes")
 
     def _finish(self, query: Query, tail: Tail, tcp: bool) -> bytes:
         self._counters.reply(tail.rcode)
-        return render(query, tail, tcp)
+        return render(query, tail, tcp, self._identity.options(query, tcp) if query.wants else b"")
 
 
 def _asked(query: Query, elsewhere: Elsewhere) -> Asked:

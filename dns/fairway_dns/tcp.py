@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from fairway_core.clock import Clock
 from fairway_dns.counters import Counters
+from fairway_dns.limits import RateLimiter
 from fairway_dns.resolver import Later, Resolver
+
+TURN = 16
+"""Queries of one connection answered in a row before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
-    """`idle` seconds without a query close a connection, `send` seconds without progress too; `connections` at a time, the
-    next is closed at once; `pipelined` queries of one connection under way, then reading pauses.
+    """`idle` seconds without a query close a connection, `send` seconds without progress too; `connections` at a time, of one
+    client `per_client`, the next is closed at once; `pipelined` queries of one connection under way, then reading pauses.
     """
 
     idle: float = 10.0
     send: float = 5.0
     connections: int = 256
+    per_client: int = 64
     pipelined: int = 32
 
 
 class TcpServer:
     """Answers queries over connections, several at a time and each as soon as it is ready."""
 
-    def __init__(self, listener: socket.socket, resolver: Resolver, counters: Counters, limits: TcpLimits | None = None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        resolver: Resolver,
+        clock: Clock,
+        counters: Counters,
+        limits: TcpLimits | None = None,
+        limiter: RateLimiter | None = None,
+    ) -> None:
         self._listener = listener
         self._resolver = resolver
+        self._clock = clock
         self._counters = counters
         self._limits = limits or TcpLimits()
+        self._limiter = limiter
+        self._clients: dict[bytes, int] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -47,32 +65,57 @@ class TcpServer:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._limits.connections:
+        client = _peer(writer)
+        held = self._clients.get(client, 0)
+        if len(self._connections) >= self._limits.connections or held >= self._limits.per_client:
             self._counters.add("tcp_refused")
             writer.transport.abort()
             return
+        self._clients[client] = held + 1
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            await _Conversation(reader, writer, self._resolver, self._limits).run()
+            await _Conversation(reader, writer, client, self._resolver, self._limits, self._pause).run()
         except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
             # The client is gone or too slow, or we are closing: nothing to tell anybody.
             writer.transport.abort()
         finally:
             self._connections.discard(task)
+            self._left(client)
             writer.close()
+
+    def _left(self, client: bytes) -> None:
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+    async def _pause(self, client: bytes) -> None:
+        """Wait until the next query of `client` is within its limit: over TCP a client can be made to wait, nothing is lost."""
+        delay = self._limiter.reserve(client, self._clock.monotonic()) if self._limiter is not None else 0.0
+        if delay:
+            await asyncio.sleep(delay)
 
 
 class _Conversation:
     """One TCP connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resolver: Resolver, limits: TcpLimits) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: bytes,
+        resolver: Resolver,
+        limits: TcpLimits,
+        pause: Callable[[bytes], Awaitable[None]],
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._resolver = resolver
         self._limits = limits
-        self._client = _peer(writer)
+        self._client = client
+        self._pause = pause
+        self._taken = 0
         self._slots = asyncio.Semaphore(limits.pipelined)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -80,6 +123,7 @@ class _Conversation:
         """Serve until the client closes, is idle, or sends what must be dropped."""
         try:
             while (data := await self._next()) is not None:
+                await self._turn()
                 reply = self._resolver.handle(data, tcp=True, client=self._client)
                 if reply is None:
                     return
@@ -92,6 +136,13 @@ class _Conversation:
         finally:
             for task in list(self._tasks):
                 task.cancel()
+
+    async def _turn(self) -> None:
+        await self._pause(self._client)
+        self._taken += 1
+        if self._taken % TURN == 0:
+            # What has arrived already is read without waiting, and a client may send thousands of queries at once.
+            await asyncio.sleep(0)
 
     async def _next(self) -> bytes | None:
         """The next message; None when the client has finished. Raises TimeoutError, EOFError for half a message."""

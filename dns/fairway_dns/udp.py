@@ -12,6 +12,7 @@ from fairway_core.clock import Clock
 from fairway_dns.batch import Batch, client_of
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Entry
+from fairway_dns.limits import RateLimiter
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 
@@ -48,6 +49,7 @@ class UdpServer:
         clock: Clock,
         counters: Counters,
         limits: UdpLimits | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._socket = listener
         self._batch = Batch(listener)
@@ -56,6 +58,7 @@ class UdpServer:
         self._clock = clock
         self._counters = counters
         self._limits = limits or UdpLimits()
+        self._limiter = limiter
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._scheduled = False
         self._pending: dict[bytes, int] = {}
@@ -95,7 +98,7 @@ class UdpServer:
 
     def _burst(self) -> int:
         """Handle one batch; how many datagrams it had."""
-        datagrams = self._batch.receive()
+        datagrams = self._received()
         if not datagrams:
             return 0
         now = self._clock.monotonic()
@@ -149,6 +152,8 @@ class UdpServer:
         return True
 
     def _enqueue(self, slots: list[int], datagrams: list[bytes]) -> None:
+        if self._limiter is not None:
+            slots = [slot for slot in slots if datagrams[slot]]
         room = self._limits.waiting - len(self._waiting)
         for slot in slots[:room]:
             self._waiting.append((datagrams[slot], self._batch.sender(slot)))
@@ -156,6 +161,18 @@ class UdpServer:
             self._counters.add("overload", count=len(slots) - room)
         if not self._scheduled:
             self._next_slice()
+
+    def _received(self) -> list[bytes]:
+        """The next batch. What is over the limit of its sender is emptied, which drops it: any reply costs as much as the right
+        one.
+        """
+        datagrams = self._batch.receive()
+        if datagrams and self._limiter is not None:
+            now = self._clock.monotonic()
+            for slot in range(len(datagrams)):
+                if not self._limiter.admit(client_of(self._batch.sender(slot)), now):
+                    datagrams[slot] = b""
+        return datagrams
 
     def _next_slice(self) -> None:
         self._work(self._limits.slice)

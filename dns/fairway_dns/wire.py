@@ -39,7 +39,10 @@ MAX_TCP: Final = 65535
 MAX_QUERY: Final = 4096
 MAX_ADDITIONAL: Final = 8
 MIN_RECORD: Final = 11
-EDE: Final = 15
+NSID, KEEPALIVE, EDE = 3, 11, 15
+"""EDNS options: RFC 5001, RFC 7828, RFC 8914. All others are passed over and never sent back."""
+MAX_OPTION: Final = 128
+"""Octets of text or name put into an option."""
 
 _COUNTS = struct.Struct("!HHHHHH")
 _FIXED = struct.Struct("!HHIH")
@@ -52,7 +55,8 @@ class WireError(ValueError):
 
 class Query(NamedTuple):
     """One query. `fault` is the rcode it must be answered with at once, 0 if it is sound. `name` is a key, `question` the
-    octets as received (empty if unreadable). `udp_limit` is the largest reply its sender takes over UDP, in octets.
+    octets as received (empty if unreadable). `udp_limit` is the largest reply its sender takes over UDP, in octets. `wants` are
+    the EDNS options it asks for, of those that we know.
     """
 
     id: int
@@ -65,6 +69,7 @@ class Query(NamedTuple):
     udp_limit: int = MIN_UDP
     dnssec: bool = False
     fault: int = NOERROR
+    wants: tuple[int, ...] = ()
 
     @property
     def checking_disabled(self) -> bool:
@@ -78,7 +83,7 @@ class Query(NamedTuple):
 class Tail(NamedTuple):
     """A reply without what depends on the single query. `body` is everything after the question, without OPT; names in it may
     point into the question (whose offsets depend on the name alone). `additional_at` is where the additional section begins
-    in `body`.
+    in `body`. `ede` and `text` tell a client that speaks EDNS why there is no better answer (RFC 8914).
     """
 
     rcode: int = NOERROR
@@ -89,6 +94,7 @@ class Tail(NamedTuple):
     body: bytes = b""
     additional_at: int = 0
     ede: int | None = None
+    text: str = ""
 
 
 class Span(NamedTuple):
@@ -210,32 +216,38 @@ def _with_edns(query: Query, data: bytes, pos: int, count: int) -> Query:
         if not found:
             return query
         opt = found[0]
-        _check_options(data[opt.data_at : opt.end])
+        codes = _options(data[opt.data_at : opt.end])
     except WireError:
         return faulty(FORMERR, False)
     limit = min(max(opt.rclass, MIN_UDP), UDP_PAYLOAD)
     if opt.ttl >> 16 & 0xFF:
         return faulty(BADVERS, True, limit)
     dnssec = bool(opt.ttl & DO)
-    return Query(query.id, query.flags, query.name, query.qtype, query.qclass, query.question, True, limit, dnssec)
+    wants = tuple(code for code in (NSID, KEEPALIVE) if code in codes) if codes else ()
+    return Query(query.id, query.flags, query.name, query.qtype, query.qclass, query.question, True, limit, dnssec, 0, wants)
 
 
-def _check_options(data: bytes) -> None:
+def _options(data: bytes) -> set[int]:
+    """The codes of all options. Raises WireError."""
+    codes: set[int] = set()
     pos = 0
     while pos < len(data):
         if pos + 4 > len(data):
             raise WireError("EDNS option header is cut off")
-        pos += 4 + _PAIR.unpack_from(data, pos)[1]
+        code, length = _PAIR.unpack_from(data, pos)
+        codes.add(code)
+        pos += 4 + length
     if pos != len(data):
         raise WireError("EDNS option overruns its record")
+    return codes
 
 
-def render(query: Query, tail: Tail, tcp: bool = False) -> bytes:
+def render(query: Query, tail: Tail, tcp: bool = False, options: bytes = b"") -> bytes:
     """The reply to send. What does not fit loses its additional section first, then gets TC and the whole answers that fit
-    (RFC 2181, 9).
+    (RFC 2181, 9). `options` are packed EDNS options for a query that has EDNS.
     """
     limit = MAX_TCP if tcp else query.udp_limit
-    opt = _opt(query, tail) if query.edns else b""
+    opt = _opt(query, tail, options) if query.edns else b""
     room = limit - HEADER - len(query.question) - len(opt)
     answers, authority, additional, body, cut = tail.answers, tail.authority, tail.additional, tail.body, 0
     if len(body) > room and additional:
@@ -259,8 +271,14 @@ def _fitting(query: Query, tail: Tail, room: int) -> tuple[int, bytes]:
     return count, tail.body[:end]
 
 
-def _opt(query: Query, tail: Tail) -> bytes:
-    options = b"" if tail.ede is None else struct.pack("!HHH", EDE, 2, tail.ede)
+def pack_option(code: int, data: bytes) -> bytes:
+    """One EDNS option."""
+    return _PAIR.pack(code, len(data)) + data
+
+
+def _opt(query: Query, tail: Tail, options: bytes) -> bytes:
+    if tail.ede is not None:
+        options += pack_option(EDE, tail.ede.to_bytes(2, "big") + tail.text.encode()[:MAX_OPTION])
     ttl = (tail.rcode >> 4) << 24 | (DO if query.dnssec else 0)
     return b"\0" + _FIXED.pack(OPT, UDP_PAYLOAD, ttl, len(options)) + options
 

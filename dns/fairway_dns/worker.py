@@ -26,6 +26,8 @@ from fairway_dns.complete import Completion
 from fairway_dns.config import Address, WorkerConfig, parse_address, parse_host, parse_stub
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.identity import Identity
+from fairway_dns.limits import ClientLimits, RateLimiter
 from fairway_dns.names import reverse_name, to_key, to_text
 from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
@@ -33,7 +35,7 @@ from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.state import StateFile
 from fairway_dns.table import Moved, Table
-from fairway_dns.tcp import TcpServer
+from fairway_dns.tcp import TcpLimits, TcpServer
 from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -69,7 +71,9 @@ class Worker:
         self._forwarder = Routes(Forwarder(config.upstreams, own, clock), stubs)
         authorities = standard_authorities(config.domain, config.private, stubs)
         parts = authorities, Cache(clock), self._forwarder, self._counters, log
-        self._resolver = Resolver(self._table, *parts, self._prepared, Completion(config.domain, authorities))
+        completion, identity = Completion(config.domain, authorities), Identity(config.identity)
+        self._limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
+        self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
 
@@ -90,8 +94,10 @@ class Worker:
     async def _listen(self) -> None:
         for address in self._config.listen:
             listener = listen_udp(address, self._config.port)
-            self._udp.append(UdpServer(listener, self._resolver, self._prepared, self._clock, self._counters))
-            self._tcp.append(TcpServer(listen_tcp(address, self._config.port), self._resolver, self._counters))
+            limiter, tcp_limits = self._limiter, TcpLimits(per_client=self._config.limits.connections)
+            self._udp.append(UdpServer(listener, self._resolver, self._prepared, self._clock, self._counters, limiter=limiter))
+            stream = listen_tcp(address, self._config.port)
+            self._tcp.append(TcpServer(stream, self._resolver, self._clock, self._counters, tcp_limits, limiter))
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
@@ -170,15 +176,35 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--state", default="", help="file that keeps the table over a restart")
     parser.add_argument("--domain", default="cluster.local")
     parser.add_argument("--views", action="store_true", help="answer only from a table that says who may see what")
+    parser.add_argument("--identity", default="", help="what clients are told that ask for the server's name (NSID)")
+    parser.add_argument("--client-qps", type=int, default=0, help="queries per second of one client; 0: no limit")
+    parser.add_argument("--client-connections", type=int, default=64, help="TCP connections of one client")
+    parser.add_argument("--release", default="", help="not used; a worker of another release has another command line")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
     domain = found.domain.rstrip(".").lower()
     listen = tuple(parse_address(text).host for text in found.listen)
     hosts, stubs = tuple(map(parse_host, found.host)), tuple(map(parse_stub, found.stub))
+    limits = ClientLimits(found.client_qps, found.client_connections)
     if not 0 < found.port < 65536:
         raise UserError(f"no port: {found.port}")
-    private = tuple(found.private)
-    return WorkerConfig(found.feed, listen, found.port, upstreams, found.state, domain, private, hosts, stubs, found.views)
+    if limits.qps < 0 or limits.connections < 1:
+        raise UserError(f"no limits: {limits}")
+    return WorkerConfig(
+        feed=found.feed,
+        listen=listen,
+        port=found.port,
+        upstreams=upstreams,
+        state=found.state,
+        domain=domain,
+        private=tuple(found.private),
+        hosts=hosts,
+        stubs=stubs,
+        views=found.views,
+        identity=found.identity,
+        limits=limits,
+        release=found.release,
+    )
 
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:

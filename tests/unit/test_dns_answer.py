@@ -402,6 +402,6 @@ def test_before_the_first_table_the_zone_fails_and_denies_nothing(tcp: bool) -> 
     for name in (WEB, Z, f"svc.{Z}", "1.0.96.10.in-addr.arpa"):
         found = asked(empty, name, tcp=tcp, use_edns=0)
         assert found.rcode() == dns.rcode.SERVFAIL
-        assert [option.to_wire() for option in found.options] == [b"\0\x0e"]
+        assert [option.to_wire()[:2] for option in found.options] == [b"\0\x0e"]
         assert asked(empty, name, "ANY", tcp).rcode() == dns.rcode.SERVFAIL
     assert asked(empty, "localhost").rcode() == dns.rcode.NOERROR
