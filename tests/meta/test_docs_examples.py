@@ -133,7 +133,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from fields(kind, f"{name}.")
+            yield from fields(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, field.get_default(call_default_factory=True)
 
