@@ -157,7 +157,7 @@ class Agent:
             LibnftablesRunner(),
             ServiceCompiler(config.node.name, cidrs),
             PolicyCompiler(),
-            (PinCompiler(cidrs), DnsRulesCompiler(tuple(config.dns.listen), config.dns.port)),
+            (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), DnsRulesCompiler(tuple(config.dns.listen), config.dns.port)),
             conntrack,
             log,
         )

@@ -77,6 +77,7 @@ class NodeSection(_Section):
 
     name: str = Field(default_factory=_node_name, min_length=1)
     podCIDRs: list[Cidr] = Field(default=["10.244.0.0/24"], min_length=1)
+    nonMasqueradeCIDRs: list[Cidr] = []
 
 
 class ClusterSection(_Section):

@@ -108,8 +108,10 @@ class PinCompiler:
     the attachments it concerns; a change of a Node costs time in the number of nodes.
     """
 
-    def __init__(self, pod_cidrs: Sequence[str]) -> None:
+    def __init__(self, pod_cidrs: Sequence[str], never: Sequence[str] = ()) -> None:
+        """`pod_cidrs` of this node; what goes to `never` keeps its address, as what goes to other nodes' pods does."""
         self._pod_cidrs = tuple(pod_cidrs)
+        self._never = tuple(never)
         self._networks = [ip_network(cidr, strict=False) for cidr in pod_cidrs]
         self._layout = LAYOUT + hostport_layout(pod_cidrs)
         self._started = False
@@ -143,4 +145,4 @@ class PinCompiler:
     def _masquerade(self, world: World) -> Elements:
         # A claim that nobody obeys must not switch masquerading off for what it covers either.
         inside = claims(world.nodes(), "", self._pod_cidrs).cidrs
-        return {**ranges_of("masq_from", self._pod_cidrs), **ranges_of("masq_inside", [*self._pod_cidrs, *inside])}
+        return {**ranges_of("masq_from", self._pod_cidrs), **ranges_of("masq_inside", [*self._pod_cidrs, *self._never, *inside])}
