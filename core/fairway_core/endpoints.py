@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fairway_core.model.meta import FAMILIES, Family, Meta, family_of
@@ -29,13 +29,20 @@ class Backend:
     node_name: str = ""
     pod: str = ""
     hostname: str = ""
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
-def derive_slices(service: Service, pods: Sequence[Pod]) -> list[EndpointSlice]:
+SAME_ZONE = frozenset({"PreferClose", "PreferSameZone"})
+SAME_NODE = "PreferSameNode"
+
+
+def derive_slices(service: Service, pods: Sequence[Pod], zone_of: Callable[[str], str] = lambda node: "") -> list[EndpointSlice]:
     """The EndpointSlices of a service with a selector, from the pods it matches (sorted).
 
     Promise: one slice per family and set of target ports (named target ports may resolve differently per pod), in a fixed
     order; a pod without an address, on the host network's behalf finished, or lacking a named port is left out of that port.
+    `zone_of` gives a node's zone. Ready endpoints get the hints that the service's trafficDistribution asks for.
     Source: EndpointSlice controller semantics, Kubernetes documentation "EndpointSlices".
     """
     groups: dict[tuple[Family, tuple[SlicePort, ...]], list[Endpoint]] = defaultdict(list)
@@ -46,7 +53,7 @@ def derive_slices(service: Service, pods: Sequence[Pod]) -> list[EndpointSlice]:
         for family in FAMILIES:
             address = next((ip for ip in pod.ips if family_of(ip) == family), None)
             if address is not None and (ports or not service.ports):
-                groups[family, ports].append(_endpoint(service, pod, address))
+                groups[family, ports].append(_endpoint(service, pod, address, zone_of(pod.node_name)))
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], repr(item[0][1])))
     return [_slice(service, number, *group) for number, group in enumerate(ordered)]
 
@@ -67,17 +74,22 @@ def _target_port(port: ServicePort, pod: Pod) -> int | None:
     return next(matching, None)
 
 
-def _endpoint(service: Service, pod: Pod, address: str) -> Endpoint:
+def _endpoint(service: Service, pod: Pod, address: str, zone: str) -> Endpoint:
     # Kubernetes: a terminating pod is never ready, but it still serves while its readiness holds.
-    hostname = pod.hostname if pod.subdomain == service.meta.name else ""
+    ready = (pod.ready and not pod.terminating) or service.publish_not_ready
+    same_node = service.traffic_distribution == SAME_NODE
+    near = ready and (same_node or service.traffic_distribution in SAME_ZONE)
     return Endpoint(
         addresses=(address,),
-        ready=(pod.ready and not pod.terminating) or service.publish_not_ready,
+        ready=ready,
         serving=pod.ready or service.publish_not_ready,
         terminating=pod.terminating,
-        hostname=hostname,
+        hostname=pod.hostname if pod.subdomain == service.meta.name else "",
         node_name=pod.node_name,
         pod=pod.meta.name,
+        zone=zone,
+        for_zones=(zone,) if near and zone else (),
+        for_nodes=(pod.node_name,) if near and same_node and pod.node_name else (),
     )
 
 
@@ -124,6 +136,8 @@ def _backend(endpoint: Endpoint, port: int) -> Backend:
         endpoint.node_name,
         endpoint.pod,
         endpoint.hostname,
+        endpoint.for_zones,
+        endpoint.for_nodes,
     )
 
 

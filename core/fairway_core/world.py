@@ -188,6 +188,11 @@ class World:
     def pods(self) -> list[Pod]:
         return self.all(Pod)
 
+    def zone_of(self, node: str) -> str:
+        """The zone of a node; empty if nobody said so."""
+        found = self.objects.get(Key("Node", "", node))
+        return found.zone if isinstance(found, Node) else ""
+
     def services(self) -> list[Service]:
         return self.all(Service)
 
@@ -295,7 +300,7 @@ def _rederive(editor: _Editor, before: World) -> None:
         # An empty selector selects nothing here: Kubernetes leaves the endpoints of such a service to whoever writes them.
         if isinstance(service, Service) and service.selector and service.selector.requirements:
             pods = now.pods_matching(service.meta.namespace, service.selector)
-            wanted = {item.meta.key("EndpointSlice"): item for item in derive_slices(service, pods)}
+            wanted = {item.meta.key("EndpointSlice"): item for item in derive_slices(service, pods, now.zone_of)}
         for old in before.slices_of(service_key.namespace, service_key.name):
             key = old.meta.key("EndpointSlice")
             if key not in wanted and is_derived(old):
@@ -314,6 +319,9 @@ def _services_concerned(touched: Iterable[Key], before: World, now: World) -> se
     for key in touched:
         if key.kind == "Service":
             concerned.add(key)
+        elif key.kind == "Node" and before.zone_of(key.name) != now.zone_of(key.name):
+            # Zones hardly ever change, and any service may have an endpoint there.
+            concerned.update(now.keys_at(KIND, "Service"))
         elif key.kind == "Pod":
             for world in (before, now):
                 pod = world.objects.get(key)

@@ -7,16 +7,18 @@ what hairpin and affinity need, so a change of one service or one endpoint is co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from fairway_core.delta import Owner
 from fairway_core.endpoints import Backend, backends, usable
 from fairway_core.keys import Key
 from fairway_core.model import EndpointSlice, Service, ServicePort
 from fairway_core.model.meta import FAMILIES, Family, family_of
-from fairway_core.world import World
+from fairway_core.topology import Location, chosen
+from fairway_core.world import KIND, World
 from fairway_kernel.conntrack import Match
-from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Slot
+from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Range, Slot
 from fairway_proxy.ids import PortIds, PortKey
 from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
 from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
@@ -31,11 +33,14 @@ _FRONTEND_SETS = frozenset(f"{name}{family}" for name in ("svc", "svc_nodeport")
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """Where clients knock: an element of `svc` (address, protocol, port) or, without address, of `svc_nodeport`."""
+    """Where clients knock: an element of `svc` (address, protocol, port) or, without address, of `svc_nodeport`. `guarded`:
+    only for the service's source ranges.
+    """
 
     family: Family
     slot: Slot
     local: bool
+    guarded: bool = False
 
 
 class ServiceCompiler:
@@ -58,8 +63,13 @@ class ServiceCompiler:
         self._flows.learn(actual)
 
     def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
-        """The elements of every service that `touched` concerns: by its own key or by one of its endpoint slices."""
-        changed = {owner_of(*name): self._compile(after, *name) for name in sorted(services_concerned(before, after, touched))}
+        """The elements of every service that `touched` concerns: by its own key, by one of its endpoint slices, or because this
+        node is in another zone now.
+        """
+        concerned = services_concerned(before, after, touched)
+        if before.zone_of(self._node_name) != after.zone_of(self._node_name):
+            concerned |= {(key.namespace, key.name) for key in after.keys_at(KIND, "Service")}
+        changed = {owner_of(*name): self._compile(after, *name) for name in sorted(concerned)}
         for number in self._ids.settle():
             self._flows.see(number, ())
         return changed
@@ -74,9 +84,10 @@ class ServiceCompiler:
         used: set[PortKey] = set()
         if service is not None and is_balanced(service):
             slices = world.slices_of(namespace, name)
+            here = Location(self._node_name, world.zone_of(self._node_name))
             elements.update({Slot(f"svc_vips{family_of(ip)}", (ip,)): () for ip in service.cluster_ips})
             for port in service.ports:
-                self._compile_port(service, port, slices, elements, used)
+                self._compile_port(service, port, slices, here, elements, used)
         for number in self._ids.retain(namespace, name, used):
             self._flows.see(number, ())
         return elements
@@ -86,6 +97,7 @@ class ServiceCompiler:
         service: Service,
         port: ServicePort,
         slices: Sequence[EndpointSlice],
+        here: Location,
         elements: dict[Slot, ElementValue],
         used: set[PortKey],
     ) -> None:
@@ -97,35 +109,34 @@ class ServiceCompiler:
             key = PortKey(service.meta.namespace, service.meta.name, port.protocol, port.port, local)
             used.add(key)
             number = self._ids.assign(key, (door.slot for door in doors))
+            elements.update(_guards(number, service, doors))
             alive: set[Target] = set()
             for family in FAMILIES:
                 slots = [door.slot for door in doors if door.family == family]
                 if slots:
                     candidates = backends(slices, port, family)
                     alive.update(targets_of([backend for backend in candidates if backend.ready or backend.serving]))
-                    elements.update(self._balance(service, family, number, slots, candidates, local))
+                    picked = chosen(candidates, here, local)
+                    elsewhere = local and not picked and bool(usable(candidates))
+                    elements.update(self._balance(service, family, number, slots, picked, elsewhere))
             self._flows.see(number, alive if port.protocol == "UDP" else ())
 
     def _balance(
-        self, service: Service, family: Family, number: int, doors: list[Slot], candidates: list[Backend], local: bool
+        self, service: Service, family: Family, number: int, doors: list[Slot], picked: list[Backend], elsewhere: bool
     ) -> Iterator[tuple[Slot, ElementValue]]:
-        near = [b for b in candidates if b.node_name == self._node_name] if local else candidates
-        targets = targets_of(usable(near))
-        class_ = slot_count(len(targets))
-        if local and not targets and usable(candidates):
-            class_ = DROP
-        mark = mark_of(number, bool(service.affinity_seconds), class_)
+        targets = targets_of(picked)
+        mark = mark_of(number, bool(service.affinity_seconds), DROP if elsewhere else slot_count(len(targets)))
         yield from ((door, (mark,)) for door in doors)
         for index, target in enumerate(assign_slots(targets)):
             yield Slot(f"eps{family}", (mark, index)), target
-        yield from self._hairpins(family, near)
+        yield from self._hairpins(family, picked)
         if service.affinity_seconds:
             yield Slot("svc_afftime", (ct_mark_of(mark),)), (affinity_timeout(service.affinity_seconds),)
             yield from _stickiness(family, ct_mark_of(mark), targets)
 
-    def _hairpins(self, family: Family, candidates: Sequence[Backend]) -> Iterator[tuple[Slot, ElementValue]]:
+    def _hairpins(self, family: Family, picked: Sequence[Backend]) -> Iterator[tuple[Slot, ElementValue]]:
         """Only a pod of this node can meet itself here; endpoints written by hand may not say where they are."""
-        for backend in usable(candidates):
+        for backend in picked:
             if backend.node_name in ("", self._node_name):
                 yield Slot(f"svc_hairpin{family}", (backend.ip, backend.ip)), ()
 
@@ -165,10 +176,30 @@ def frontends_of(service: Service, port: ServicePort) -> Iterator[Frontend]:
         return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), local)
 
     yield from (at(ip, service.internal_policy_local) for ip in service.cluster_ips)
-    yield from (at(ip, external) for ip in (*service.external_ips, *service.load_balancer_ips))
+    yield from (at(ip, external) for ip in service.external_ips)
+    yield from (replace(at(ip, external), guarded=bool(service.source_ranges)) for ip in service.load_balancer_ips)
     if port.node_port:
         for family in sorted({family_of(ip) for ip in service.cluster_ips}) or FAMILIES:
             yield Frontend(family, Slot(f"svc_nodeport{family}", (protocol, port.node_port)), external)
+
+
+def _guards(number: int, service: Service, doors: Sequence[Frontend]) -> Iterator[tuple[Slot, ElementValue]]:
+    """Who may use the load balancer's addresses. A family without a range is closed: its clients are in none of them."""
+    mark = mark_of(number, False, DROP)
+    guarded = [door for door in doors if door.guarded]
+    for door in guarded:
+        yield Slot(f"svc_guarded{door.family}", door.slot.key), (mark,)
+    networks = [ip_network(cidr) for cidr in service.source_ranges]
+    for family in sorted({door.family for door in guarded}):
+        for low, high in _merged(networks, family):
+            yield Slot(f"svc_allowed{family}", (mark, Range(low, high))), ()
+
+
+def _merged(networks: Sequence[IPv4Network | IPv6Network], family: Family) -> Iterator[tuple[str, str]]:
+    """First and last address of each range of one family; interval sets refuse what overlaps."""
+    same = [network for network in networks if network.version == family]
+    for network in collapse_addresses(same):  # type: ignore[type-var]
+        yield str(network[0]), str(network[-1])
 
 
 def affinity_timeout(seconds: int) -> int:

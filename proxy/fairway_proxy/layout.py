@@ -46,6 +46,8 @@ def _sets(family: Family) -> tuple[SetDecl, ...]:
         SetDecl(f"svc{family}", (address, "inet_proto", "inet_service"), ("mark",)),
         SetDecl(f"svc_nodeport{family}", ("inet_proto", "inet_service"), ("mark",)),
         SetDecl(f"svc_vips{family}", (address,)),
+        SetDecl(f"svc_guarded{family}", (address, "inet_proto", "inet_service"), ("mark",)),
+        SetDecl(f"svc_allowed{family}", ("mark", address), flags=("interval",)),
         SetDecl(f"svc_hairpin{family}", (address, address)),
         # Declared by numgen: a key of type mark cannot be looked up with it, and jhash here crashes `nft list` 1.0.6.
         SetDecl(f"eps{family}", ("meta mark", "numgen random mod 65536"), target, typeof=True),
@@ -102,6 +104,12 @@ def _masquerade(family: Family, cidrs: Sequence[str]) -> str:
 
 
 def _dispatch() -> tuple[Chain, ...]:
+    # loadBalancerSourceRanges, before the address is translated. By service, so that ranges of two services never overlap.
+    guarded = (
+        f"meta mark set {ip} daddr . meta l4proto . th dport map @svc_guarded{family} "
+        f"meta mark . {ip} saddr != @svc_allowed{family} goto svc_drop"
+        for family, ip in _IP.items()
+    )
     known = (f"meta mark set {ip} daddr . meta l4proto . th dport map @svc{family} goto svc_pick" for family, ip in _IP.items())
     unknown = (f"{ip} daddr @svc_vips{family} goto svc_reject" for family, ip in _IP.items())
     node = (
@@ -109,7 +117,7 @@ def _dispatch() -> tuple[Chain, ...]:
         for family, ip in _IP.items()
     )
     return (
-        Chain("svc_dispatch", (*known, *unknown, "fib daddr type local goto svc_node")),
+        Chain("svc_dispatch", (*guarded, *known, *unknown, "fib daddr type local goto svc_node")),
         Chain("svc_node", tuple(node)),
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.property.test_core_topology import naive
 
 from fairway_core.delta import Delta, DeltaTracker
 from fairway_core.endpoints import backends, usable
 from fairway_core.keys import Key
-from fairway_core.model import Endpoint, EndpointSlice, Meta, Object, Service, ServicePort, SlicePort, family_of
+from fairway_core.model import Endpoint, EndpointSlice, Meta, Node, Object, Service, ServicePort, SlicePort, family_of
 from fairway_core.world import Change, World
 from fairway_kernel.nft.objects import Elements, ElementValue, Slot
 from fairway_proxy.compile import ServiceCompiler
@@ -59,7 +60,8 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
         ready, serving, terminating = draw(st.sampled_from([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 1, 1), (0, 0, 1)]))
         address = f"10.244.0.{number}" if family == 4 else f"fd00:1::{number:x}"
         node = ("here", "there", "")[number % 3]
-        made.append(Endpoint((address,), bool(ready), bool(serving), bool(terminating), node_name=node))
+        zones = draw(st.sampled_from([("a",), ("b",), ("a",), ()]))
+        made.append(Endpoint((address,), bool(ready), bool(serving), bool(terminating), node_name=node, for_zones=zones))
     ports = draw(
         st.lists(st.sampled_from([SlicePort("web", 8080), SlicePort("web", 0), SlicePort("dns", 53, "UDP")]), max_size=2)
     )
@@ -71,12 +73,15 @@ def put(item: Object) -> Change:
     return Change(item.meta.key(type(item).__name__), item)
 
 
+ZONES = st.sampled_from(["", "a", "b"]).map(
+    lambda zone: put(Node(Meta("here", "", {"topology.kubernetes.io/zone": zone} if zone else {})))
+)
 DELETES = st.sampled_from(
     [Key("Service", "shop", name) for name in NAMES]
     + [Key("EndpointSlice", "shop", f"{name}-{family}-{part}") for name in NAMES for family in (4, 6) for part in (0, 1)]
 ).map(lambda key: Change(key, None))
 
-HISTORY = st.lists(st.lists(services().map(put) | slices().map(put) | DELETES, min_size=1, max_size=4), max_size=8)
+HISTORY = st.lists(st.lists(services().map(put) | slices().map(put) | ZONES | DELETES, min_size=1, max_size=4), max_size=8)
 
 
 class Machine:
@@ -96,7 +101,7 @@ class Machine:
 def expected(world: World, service: Service, port: ServicePort, address: str, local: bool) -> Trace:
     """Straight from the objects, without slots, ids or marks."""
     candidates = backends(world.slices_of("shop", service.meta.name), port, family_of(address))
-    chosen = usable([b for b in candidates if b.node_name == "here"] if local else candidates)
+    chosen = naive(candidates, "here", world.zone_of("here"), local)
     if not chosen:
         return Trace("drop" if local and usable(candidates) else "reject")
     return Trace("balance", {(b.ip, b.port): 1 for b in chosen}, service.affinity_seconds)

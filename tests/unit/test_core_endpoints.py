@@ -174,3 +174,23 @@ def test_a_lost_claim_is_reported_and_wins_when_the_winner_goes() -> None:
     tracker.declare(("service", "shop", "a"), {})
     assert tracker.pending().change == {"vip": ("A", "B")}
     assert list(tracker.owners()) == [("service", "shop", "b")]
+
+
+@pytest.mark.parametrize(
+    ("wish", "zone", "hints"),
+    [
+        ("", "a", ((), ())),
+        ("PreferClose", "a", (("a",), ())),
+        ("PreferSameZone", "a", (("a",), ())),
+        ("PreferSameZone", "", ((), ())),
+        ("PreferSameNode", "a", (("a",), ("n1",))),
+        ("PreferSameNode", "", ((), ("n1",))),
+    ],
+)
+def test_traffic_distribution_becomes_hints(wish: str, zone: str, hints: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    service = Service(Meta("web", "shop"), ports=(ServicePort(80),), traffic_distribution=wish)
+    ready = Pod(Meta("a", "shop"), ("10.0.0.1",), phase="Running", ready=True, node_name="n1")
+    [piece] = derive_slices(service, [ready, replace(ready, meta=Meta("b", "shop"), ready=False)], lambda node: zone)
+    first, second = piece.endpoints
+    assert (first.for_zones, first.for_nodes, first.zone) == (*hints, zone)
+    assert (second.for_zones, second.for_nodes) == ((), ()), "what is not ready is preferred by nobody"

@@ -98,7 +98,7 @@ def test_other_kinds() -> None:
 @pytest.mark.parametrize(
     ("plural", "kind", "known"),
     [
-        ("services", "Service", {"spec.trafficDistribution"}),
+        ("services", "Service", set()),
         ("networkpolicies", "NetworkPolicy", set()),
         ("endpointslices", "EndpointSlice", set()),
     ],

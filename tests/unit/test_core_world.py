@@ -122,3 +122,18 @@ def test_a_change_costs_the_same_in_a_large_world() -> None:
     # Hash tries call __eq__ where hashes share a bucket, hence a little room.
     small, large = calls_of_one_change(10), calls_of_one_change(1000)
     assert large <= small * 1.2
+
+
+def test_a_node_that_changes_its_zone_moves_its_endpoints() -> None:
+    near = replace(service("web", "w"), traffic_distribution="PreferSameZone")
+    here = replace(pod("w1", "10.0.0.1"), node_name="n1")
+    node = Node(Meta("n1", "", {"topology.kubernetes.io/zone": "a"}))
+    world = world_of(near, here, node)
+    [piece] = world.slices_of(near.meta.namespace, near.meta.name)
+    assert piece.endpoints[0].for_zones == ("a",)
+    moved = replace(node, meta=Meta("n1", "", {"topology.kubernetes.io/zone": "b"}))
+    after, touched = world.apply([Change(Key("Node", "", "n1"), moved)], 9)
+    [piece] = after.slices_of(near.meta.namespace, near.meta.name)
+    assert (piece.endpoints[0].zone, piece.endpoints[0].for_zones) == ("b", ("b",))
+    assert touched == {Key("Node", "", "n1"), piece.meta.key("EndpointSlice")}
+    assert world_of(near, here, moved).objects == after.objects

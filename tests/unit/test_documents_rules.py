@@ -126,8 +126,17 @@ REFUSED = [
     ),
     (
         SERVICE + "{loadBalancerSourceRanges: [10.0.0.0/8], ports: [{port: 80}]}",
-        "is not supported by this version: use a NetworkPolicy",
+        "loadBalancerSourceRanges: needs type LoadBalancer",
     ),
+    (
+        SERVICE + "{type: LoadBalancer, loadBalancerSourceRanges: [10.0.0.0/33], ports: [{port: 80}]}",
+        "loadBalancerSourceRanges[0]",
+    ),
+    (
+        SERVICE + "{type: LoadBalancer, healthCheckNodePort: 30999, ports: [{port: 80}]}",
+        "healthCheckNodePort: needs type LoadBalancer and externalTrafficPolicy: Local",
+    ),
+    (SERVICE + "{trafficDistribution: PreferFar, ports: [{port: 80}]}", "trafficDistribution"),
     # endpoint slices
     (SLICE + "endpoints: []", "f:1:1: addressType: is required"),
     (
@@ -198,6 +207,8 @@ ACCEPTED = [
     SERVICE + "{clusterIPs: [10.0.0.1, 'fd00::1'], clusterIP: 10.0.0.1, ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]}",
     SERVICE + "{type: ExternalName, externalName: db.example.com.}",
     SERVICE + "{type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 5, ports: [{port: 80, nodePort: 30080}]}",
+    SERVICE + "{type: LoadBalancer, loadBalancerSourceRanges: [10.0.0.0/8, 'fd00::/8'], ports: [{port: 80}]}",
+    SERVICE + "{trafficDistribution: PreferSameNode, ports: [{port: 80}]}",
     SERVICE + "{ports: [{port: 53, name: a}, {port: 53, name: b, protocol: UDP}]}",
     SERVICE + "{ports: [{port: 80}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.1, ipMode: VIP}]}}",
     SLICE + "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], conditions: {ready: null}}]\nports: [{port: 80, name: ''}]",

@@ -24,7 +24,11 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name and a virtual IP for a set of endpoints. `selector` None means endpoints are declared by hand."""
+    """A name and a virtual IP for a set of endpoints. `selector` None means endpoints are declared by hand.
+
+    `load_balancer_ips` are those served here (ipMode VIP); `source_ranges` who may use them, anybody if empty.
+    `health_check_port` 0 means none.
+    """
 
     meta: Meta
     type: str = "ClusterIP"
@@ -39,6 +43,9 @@ class Service:
     affinity_seconds: int = 0
     internal_policy_local: bool = False
     external_policy_local: bool = False
+    traffic_distribution: str = ""
+    source_ranges: tuple[str, ...] = ()
+    health_check_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,9 @@ class SlicePort:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Addresses that answer for a service, and whether they should be used now."""
+    """Addresses that answer for a service, whether they should be used now, and by whom rather than by others: the zones and
+    nodes in `for_zones` and `for_nodes` (topology hints).
+    """
 
     addresses: tuple[str, ...]
     ready: bool = True
@@ -62,6 +71,8 @@ class Endpoint:
     node_name: str = ""
     pod: str = ""
     zone: str = ""
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

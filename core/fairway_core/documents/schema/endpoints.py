@@ -37,12 +37,26 @@ class ObjectReference(ApiObject):
     name: str | None = None
 
 
+class Hint(ApiObject):
+    """A zone or a node."""
+
+    name: str
+
+
+class EndpointHints(ApiObject):
+    """Who should use the endpoint rather than others."""
+
+    forZones: list[Hint] | None = None
+    forNodes: list[Hint] | None = None
+
+
 class Endpoint(ApiObject):
     """Addresses of one backend; all of them are interchangeable and only the first is used."""
 
-    accepted = names("deprecatedTopology hints")
+    accepted = names("deprecatedTopology")
     addresses: list[str]
     conditions: EndpointConditions | None = None
+    hints: EndpointHints | None = None
     hostname: DnsLabelOrEmpty | None = None
     nodeName: str | None = None
     targetRef: ObjectReference | None = None

@@ -9,6 +9,7 @@ from fairway_core.documents.errors import Fault
 from fairway_core.documents.schema.base import ApiObject, ObjectMeta, duplicates, names
 from fairway_core.documents.schema.network import (
     AddressOrEmpty,
+    Cidr,
     PortNumber,
     PortOrZero,
     Protocol,
@@ -59,7 +60,7 @@ class SessionAffinityConfig(ApiObject):
 class ServiceSpec(ApiObject):
     """The virtual IPs, their ports, and who answers."""
 
-    accepted = names("allocateLoadBalancerNodePorts healthCheckNodePort loadBalancerClass loadBalancerIP trafficDistribution")
+    accepted = names("allocateLoadBalancerNodePorts loadBalancerClass loadBalancerIP")
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] | None = None
     selector: dict[LabelKey, LabelValue] | None = None
     ports: list[ServicePort] | None = None
@@ -69,12 +70,14 @@ class ServiceSpec(ApiObject):
     ipFamilyPolicy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
     externalIPs: list[RoutableAddress] | None = None
     externalName: ExternalName | None = None
-    loadBalancerSourceRanges: list[str] | None = None
+    loadBalancerSourceRanges: list[Cidr] | None = None
     sessionAffinity: Literal["None", "ClientIP"] | None = None
     sessionAffinityConfig: SessionAffinityConfig | None = None
     publishNotReadyAddresses: bool | None = None
     internalTrafficPolicy: Literal["Cluster", "Local"] | None = None
     externalTrafficPolicy: Literal["Cluster", "Local", ""] | None = None
+    trafficDistribution: Literal["PreferClose", "PreferSameZone", "PreferSameNode"] | None = None
+    healthCheckNodePort: PortOrZero | None = None
 
     def rules(self) -> Iterator[Fault]:
         yield from self._cluster_ip_rules()
@@ -83,9 +86,10 @@ class ServiceSpec(ApiObject):
         affinity = self.sessionAffinityConfig
         if affinity and affinity.clientIP and self.sessionAffinity != "ClientIP":
             yield Fault(("sessionAffinityConfig",), "needs sessionAffinity: ClientIP")
-        if self.loadBalancerSourceRanges:
-            # Accepting it without enforcing it would open what the user wants closed.
-            yield Fault(("loadBalancerSourceRanges",), "is not supported by this version: use a NetworkPolicy", at_key=True)
+        if self.loadBalancerSourceRanges and self.type != "LoadBalancer":
+            yield Fault(("loadBalancerSourceRanges",), "needs type LoadBalancer")
+        if self.healthCheckNodePort and not (self.type == "LoadBalancer" and self.externalTrafficPolicy == "Local"):
+            yield Fault(("healthCheckNodePort",), "needs type LoadBalancer and externalTrafficPolicy: Local")
 
     def _cluster_ip_rules(self) -> Iterator[Fault]:
         ips = self.clusterIPs or []
