@@ -208,6 +208,7 @@ class Agent:
                 listen=tuple(config.dns.listen),
                 port=config.dns.port,
                 upstreams=given,
+                tls_ca=config.dns.tlsCAFile,
                 state=str(paths.state / f"zone-{number}.json"),
                 domain=config.cluster.domain,
                 private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),

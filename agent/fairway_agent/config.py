@@ -15,6 +15,7 @@ from fairway_core.documents.yamlload import parse
 from fairway_core.errors import Place, UserError
 from fairway_dns.config import parse_address
 from fairway_dns.names import to_key
+from fairway_dns.tls import client_context
 
 DEFAULT_PATH = Path("/etc/fairway/fairway.yaml")
 _DOMAIN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
@@ -49,6 +50,14 @@ def _upstream(text: str) -> str:
     return text
 
 
+def _ca_file(text: str) -> str:
+    try:
+        client_context(_directory(text) if text else "")
+    except UserError as error:
+        raise ValueError(error.message) from error
+    return text
+
+
 def _directory(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(f"{text!r} is not an absolute path")
@@ -60,6 +69,7 @@ Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Upstream = Annotated[str, AfterValidator(_upstream)]
+CaFile = Annotated[str, AfterValidator(_ca_file)]
 Directory = Annotated[str, AfterValidator(_directory)]
 
 
@@ -105,6 +115,7 @@ class DnsSection(_Section):
     workers: int = Field(default=1, ge=1, le=64)
     hosts: dict[Name, list[Address]] = {}
     stubZones: dict[Name, list[Upstream]] = {}
+    tlsCAFile: CaFile = ""
     limits: DnsLimitsSection = Field(default_factory=DnsLimitsSection)
 
 

@@ -45,7 +45,8 @@ class WorkerConfig:
     """The settings of one worker process. `private` are the CIDRs of services and pods, whose reverse names are never
     forwarded; `hosts` fixed names with their addresses; `stubs` zones with servers of their own. `views`: no table is served that
     does not say who may see what. `identity` is what clients are told that ask for it (RFC 5001). `release` has no effect but
-    that a worker of another release is another worker.
+    that a worker of another release is another worker. `tls_ca`: a file with the authorities of TLS upstreams; empty: those the
+    system trusts.
     """
 
     feed: str
@@ -61,6 +62,12 @@ class WorkerConfig:
     limits: ClientLimits = ClientLimits()
     release: str = ""
     views: bool = False
+    tls_ca: str = ""
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any server is asked over TLS."""
+        return any(server.tls_name for servers in (self.upstreams, *(stub for _, stub in self.stubs)) for server in servers)
 
     def argv(self, python: str) -> tuple[str, ...]:
         """The command line of such a worker: equal settings give equal lines, so that a running worker can be recognised by
@@ -73,9 +80,10 @@ class WorkerConfig:
         stubs = (word for zone, servers in self.stubs for word in ("--stub", f"{zone}={','.join(map(str, servers))}"))
         head = (python, "-m", "fairway_dns.worker", "--feed", self.feed, *listen, "--port", str(self.port))
         views = ("--views",) if self.views else ()
+        tls = ("--tls-ca", self.tls_ca) if self.tls_ca else ()
         plain = ("--state", self.state, "--domain", self.domain, "--identity", self.identity, "--release", self.release)
         limits = ("--client-qps", str(self.limits.qps), "--client-connections", str(self.limits.connections))
-        return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *views)
+        return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *tls, *views)
 
 
 def parse_address(text: str) -> Address:

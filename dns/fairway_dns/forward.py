@@ -22,6 +22,7 @@ from fairway_dns.names import suffixes
 from fairway_dns.question import Asked
 from fairway_dns.response import EDE_NETWORK, EDE_UNREACHABLE, Response
 from fairway_dns.tls import TlsServer
+from fairway_dns.turn import Turn
 from fairway_dns.upstream import Attempt, Server, Unusable, Upstream
 from fairway_dns.wire import SERVFAIL, Tail
 
@@ -96,7 +97,8 @@ class Forwarder:
     """Asks upstreams. Promise: `ask` and `resolve` never raise for what an upstream does; when all fail the answer is the last
     rcode they gave, or SERVFAIL with the reason, within `limits.total` seconds.
 
-    `security` is for servers with a TLS name, which without it are not used. With `log`, servers are probed for loops.
+    `security` is for servers with a TLS name, which without it are not used. Questions asked within `turn` leave together at its
+    end. With `log`, servers are probed for loops.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Forwarder:
         clock: Clock,
         limits: ForwardLimits | None = None,
         *,
+        turn: Turn | None = None,
         security: ssl.SSLContext | None = None,
         counters: Counters | None = None,
         log: logging.Logger | None = None,
@@ -113,6 +116,7 @@ class Forwarder:
         self._limits = limits or ForwardLimits()
         self._clock = clock
         self._security = security
+        self._turn = turn
         mine = frozenset(own)
         # Asking ourselves would go round for ever.
         usable = (address for address in dict.fromkeys(upstreams) if address not in mine)
@@ -265,12 +269,12 @@ class Forwarder:
         return ordered
 
     def _open(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, turn = asyncio.get_running_loop(), self._turn or Turn()
         for address in self._addresses:
             if address.tls_name and self._security is not None:
                 self._servers.append(TlsServer(address, loop, self._security))
             else:
-                self._servers.append(Upstream(address, loop))
+                self._servers.append(Upstream(address, loop, turn))
         if self._guard is not None:
             self._guard.start(self._servers)
 

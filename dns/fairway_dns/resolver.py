@@ -28,7 +28,7 @@ STALE_AFTER = 1.8
 """Seconds a client waits for the upstreams before it gets an expired answer, if there is one (RFC 8767, 5)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Later:
     """A reply that must be fetched: `start` begins, and calls what it is given once, with the reply."""
 

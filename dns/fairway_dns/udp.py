@@ -15,6 +15,7 @@ from fairway_dns.fastcache import Entry
 from fairway_dns.limits import RateLimiter
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
+from fairway_dns.turn import Datagram, Turn
 
 DISCARD = 9
 MAX_DRAIN = 1000
@@ -50,6 +51,7 @@ class UdpServer:
         counters: Counters,
         limits: UdpLimits | None = None,
         limiter: RateLimiter | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._socket = listener
         self._batch = Batch(listener)
@@ -59,6 +61,8 @@ class UdpServer:
         self._counters = counters
         self._limits = limits or UdpLimits()
         self._limiter = limiter
+        self._turn = turn or Turn()
+        self._out: list[Datagram] = []
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._scheduled = False
         self._pending: dict[bytes, int] = {}
@@ -93,7 +97,8 @@ class UdpServer:
 
     def _readable(self) -> None:
         for _ in range(self._limits.batches):
-            if not self._burst() or self._scheduled:
+            # One alone is most likely the last: the next look would cost it more than it could win.
+            if self._burst() < 2 or self._scheduled:
                 break
 
     def _burst(self) -> int:
@@ -181,7 +186,14 @@ class UdpServer:
             asyncio.get_running_loop().call_soon(self._next_slice)
 
     def _work(self, most: int) -> None:
-        """Answer up to `most` of the queries that wait."""
+        """Answer up to `most` of the queries that wait; what leaves, leaves together."""
+        if most > 1 and len(self._waiting) > 1:
+            with self._turn:
+                self._answer(most)
+        else:
+            self._answer(most)
+
+    def _answer(self, most: int) -> None:
         for _ in range(min(most, len(self._waiting))):
             data, sender = self._waiting.popleft()
             reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
@@ -213,6 +225,16 @@ class UdpServer:
         reply.start(finish)
 
     def _send(self, reply: bytes, sender: bytes) -> None:
+        if self._turn.open:
+            if not self._out:
+                self._turn.at_end(self._flush)
+            self._out.append((reply, sender))
         # A number that is no longer ours may be that of another socket by now.
-        if not self._closed and not self._batch.send_to(reply, sender):
+        elif not self._closed and not self._batch.send_to(reply, sender):
             self._counters.add("send_errors")
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        failed = [] if self._closed else self._turn.sender.send(self._socket.fileno(), out)
+        if failed:
+            self._counters.add("send_errors", count=len(failed))

@@ -9,6 +9,7 @@ Questions and replies meet through callbacks: a task per question would cost mor
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -17,12 +18,13 @@ from fairway_dns.config import Address
 from fairway_dns.question import Asked, Entropy, encode_query, in_mixed_case, question_of
 from fairway_dns.response import Response, matches, matches_but_case, parse_response
 from fairway_dns.stream import Stream
+from fairway_dns.turn import Turn
 from fairway_dns.wire import FORMERR, HEADER, NOERROR, NXDOMAIN, WireError
 
 SOCKETS: Final = 32
 USES: Final = 256
 MAX_PENDING: Final = 256
-RUN: Final = 8
+RUN: Final = 16
 """Questions in a row through one socket, at most."""
 MAX_DATAGRAM: Final = 4096
 """Octets read of a reply; we advertise 1232."""
@@ -98,8 +100,9 @@ class _Channel:
     """One connected socket and the questions that wait on it."""
 
     def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
-        self._upstream, self._loop = upstream, loop
+        self._upstream, self._loop, self._turn = upstream, loop, upstream.turn
         self._waiting: dict[bytes, Attempt] = {}
+        self._out: list[Attempt] = []
         self.uses = 0
         self._retired = False
         family, _, _, _, target = upstream.address.resolve(socket.SOCK_DGRAM)
@@ -112,18 +115,39 @@ class _Channel:
         loop.add_reader(self._socket, self._readable)
 
     def send(self, attempt: Attempt, entropy: Entropy) -> None:
-        """Send the attempt's question under a fresh id. Raises OSError."""
+        """Send the attempt's question under a fresh id, at the end of the turn if there is one. Raises OSError."""
         self.uses += 1
         ident = entropy.take(2)
         while ident in self._waiting:
             ident = entropy.take(2)
-        self._socket.send(encode_query(ident, attempt.question, attempt.asked, attempt.edns))
-        attempt.ident, attempt.channel = ident, self
+        attempt.ident = ident
+        if not self._turn.open:
+            self._socket.send(_octets(attempt))
+        else:
+            if not self._out:
+                self._turn.at_end(self._flush)
+            self._out.append(attempt)
+        attempt.channel = self
         self._waiting[ident] = attempt
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        # Who was cancelled within the turn has left the channel, which may even be closed.
+        out = [attempt for attempt in out if attempt.channel is self]
+        if out:
+            for index, errno in self._turn.sender.send(self._socket.fileno(), [(_octets(attempt), b"") for attempt in out]):
+                self._drop(out[index], os.strerror(errno))
+
+    def _drop(self, attempt: Attempt, reason: str) -> None:
+        self._waiting.pop(attempt.ident, None)
+        attempt.channel = None
+        attempt.finish(Unusable(reason))
 
     def forget(self, ident: bytes) -> None:
         """Nobody waits for this question any more."""
-        self._waiting.pop(ident, None)
+        attempt = self._waiting.pop(ident, None)
+        if attempt is not None:
+            attempt.channel = None
         self._close_if_retired()
 
     @property
@@ -144,6 +168,13 @@ class _Channel:
         self._socket.close()
 
     def _readable(self) -> None:
+        if len(self._waiting) > 1:
+            with self._turn:
+                self._read()
+        else:
+            self._read()
+
+    def _read(self) -> None:
         for _ in range(MAX_PENDING):
             try:
                 data = self._socket.recv(MAX_DATAGRAM)
@@ -176,9 +207,12 @@ class _Channel:
     def _fail(self, error: OSError) -> None:
         waiting, self._waiting = self._waiting, {}
         for attempt in waiting.values():
-            attempt.channel = None
-            attempt.finish(Unusable(str(error)))
+            self._drop(attempt, str(error))
         self._close_if_retired()
+
+
+def _octets(attempt: Attempt) -> bytes:
+    return encode_query(attempt.ident, attempt.question, attempt.asked, attempt.edns)
 
 
 class Upstream:
@@ -189,8 +223,8 @@ class Upstream:
     in a row, or answers only lower-case questions, gets no mixed case for an hour.
     """
 
-    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
-        self.address = address
+    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop, turn: Turn) -> None:
+        self.address, self.turn = address, turn
         self._loop = loop
         self._entropy = Entropy()
         self._channels: list[_Channel | None] = [None] * SOCKETS

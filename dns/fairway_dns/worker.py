@@ -29,6 +29,7 @@ from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.identity import Identity
 from fairway_dns.limits import ClientLimits, RateLimiter
 from fairway_dns.names import reverse_name, to_key, to_text
+from fairway_dns.prefetch import Prefetcher
 from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
 from fairway_dns.resolver import Resolver
@@ -36,6 +37,8 @@ from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.state import StateFile
 from fairway_dns.table import Moved, Table
 from fairway_dns.tcp import TcpLimits, TcpServer
+from fairway_dns.tls import client_context
+from fairway_dns.turn import Turn
 from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -67,10 +70,18 @@ class Worker:
         self._clock = clock
         self._state = StateFile(Path(config.state), clock) if config.state else None
         own = [Address(address, config.port) for address in config.listen]
-        stubs = {to_key(zone): Forwarder(servers, own, clock) for zone, servers in config.stubs}
-        self._forwarder = Routes(Forwarder(config.upstreams, own, clock), stubs)
+        self._turn = Turn()
+        tls = client_context(config.tls_ca) if config.uses_tls else None
+
+        def forwarder(servers: Sequence[Address]) -> Forwarder:
+            return Forwarder(servers, own, clock, turn=self._turn, security=tls, counters=self._counters, log=log)
+
+        stubs = {to_key(zone): forwarder(servers) for zone, servers in config.stubs}
+        self._forwarder = Routes(forwarder(config.upstreams), stubs)
+        cache = Cache(clock)
+        Prefetcher(cache, self._forwarder, self._counters)
         authorities = standard_authorities(config.domain, config.private, stubs)
-        parts = authorities, Cache(clock), self._forwarder, self._counters, log
+        parts = authorities, cache, self._forwarder, self._counters, log
         completion, identity = Completion(config.domain, authorities), Identity(config.identity)
         self._limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
         self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity)
@@ -95,7 +106,8 @@ class Worker:
         for address in self._config.listen:
             listener = listen_udp(address, self._config.port)
             limiter, tcp_limits = self._limiter, TcpLimits(per_client=self._config.limits.connections)
-            self._udp.append(UdpServer(listener, self._resolver, self._prepared, self._clock, self._counters, limiter=limiter))
+            parts = self._resolver, self._prepared, self._clock, self._counters
+            self._udp.append(UdpServer(listener, *parts, limiter=limiter, turn=self._turn))
             stream = listen_tcp(address, self._config.port)
             self._tcp.append(TcpServer(stream, self._resolver, self._clock, self._counters, tcp_limits, limiter))
         for udp in self._udp:
@@ -169,7 +181,8 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--feed", required=True, help="unix socket of the agent's zone feed")
     parser.add_argument("--listen", action="append", required=True, help="literal address; may be repeated")
     parser.add_argument("--port", type=int, default=53)
-    parser.add_argument("--upstream", action="append", default=[], help="ADDRESS[:PORT] or [ADDRESS]:PORT; may be repeated")
+    parser.add_argument("--upstream", action="append", default=[], help="[tls://]ADDRESS[:PORT][#NAME]; may be repeated")
+    parser.add_argument("--tls-ca", default="", help="file with the authorities that certificates of upstreams come from")
     parser.add_argument("--private", action="append", default=[], help="CIDR of services or pods; may be repeated")
     parser.add_argument("--host", action="append", default=[], help="NAME=ADDRESS[,ADDRESS …]; may be repeated")
     parser.add_argument("--stub", action="append", default=[], help="ZONE=ADDRESS[:PORT][,…]: its own servers; may be repeated")
@@ -195,6 +208,7 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
         listen=listen,
         port=found.port,
         upstreams=upstreams,
+        tls_ca=found.tls_ca,
         state=found.state,
         domain=domain,
         private=tuple(found.private),

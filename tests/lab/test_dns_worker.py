@@ -190,12 +190,13 @@ while True:
     r = dns.message.make_response(q)
     r.answer.append(dns.rrset.from_text(q.question[0].name, 300, "IN", "A", sys.argv[2]))
     s.sendto(r.to_wire(), client)
-    print(q.question[0].name, flush=True)
+    if q.question[0].rdtype != 13:  # HINFO: a probe for loops.
+        print(q.question[0].name.to_text().lower(), flush=True)
 """
 
 
 def name_server(lab: Lab, host: str = "127.0.0.2", answer: str = "192.0.2.7") -> subprocess.Popen[bytes]:
-    """A server beside the worker that gives every name the same address, and prints the names."""
+    """A server beside the worker that gives every name the same address, and prints the names in lower case."""
     words = [sys.executable, "-c", NAME_SERVER, host, answer]
     process = run_in(lab.node, lambda: subprocess.Popen(words, stdout=subprocess.PIPE))
     lab.processes.append(process)
