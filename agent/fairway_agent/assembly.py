@@ -19,6 +19,8 @@ from fairway_agent.config import Config
 from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
 from fairway_agent.drift import Drift
+from fairway_agent.freshness import Freshness, Progress
+from fairway_agent.health_server import HealthServer, place_of
 from fairway_agent.live import DNS, NFT, LiveRevisions
 from fairway_agent.metrics import AddressCollector, GapCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector
 from fairway_agent.metrics_dns import SupervisorCollector, WorkerCollector
@@ -93,6 +95,10 @@ class Agent:
             reconciler.subscribe(node)
             peers = self._peers(links)
             reconciler.subscribe(peers)
+            health = self._health(reconciler)
+            stack.push_async_callback(health.close)
+            await health.start()
+            reconciler.subscribe(health)
             feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"))
             await feed.start()
             stack.push_async_callback(feed.close)
@@ -102,6 +108,7 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
                 group.create_task(names.run())
+                group.create_task(health.run())
                 group.create_task(self._reports.run(store, reconciler))
                 await reconciler.synced.wait()
                 await asyncio.to_thread(node.ensure)
@@ -187,6 +194,13 @@ class Agent:
         peers = PeerRouting(links, here, self._problems, self._log.getChild("routes"))
         self._metrics.registry.register(PeerCollector(peers))
         return peers
+
+    def _health(self, reconciler: Reconciler) -> HealthServer:
+        def progress() -> Progress:
+            return Progress(reconciler.world.revision, self._live.snapshot()[NFT], bool(self._problems.text(NFT)))
+
+        node, freshness = self._config.node.name, Freshness(self._clock, progress)
+        return HealthServer(node, place_of(self._config.health_address), freshness, self._clock, self._problems)
 
     def _names(self, feed: ZoneFeed) -> Names:
         config = self._config

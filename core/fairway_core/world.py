@@ -63,6 +63,8 @@ def _service_index(service: Service) -> Iterator[IndexKey]:
     for port in service.ports:
         if port.node_port:
             yield (SERVICE_NODE_PORT, str(port.node_port), port.protocol)
+    if service.health_check_port:
+        yield (SERVICE_NODE_PORT, str(service.health_check_port), "TCP")
     if service.selector and service.selector.requirements:
         # One pair is enough to find the service from a pod that carries it; the whole selector is checked afterwards.
         first = service.selector.requirements[0]

@@ -123,3 +123,18 @@ def test_no_address_or_port_is_given_twice(names: list[str]) -> None:
     ports = [document["spec"]["ports"][0]["nodePort"] for document in admitted]
     assert len(set(ips)) == len(ips) == 2 * len(names)
     assert len(set(ports)) == len(ports)
+
+
+def test_a_health_check_port_is_given_kept_and_guarded() -> None:
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    stored = admit(service("web", **local), None, fresh())
+    port = stored["spec"]["healthCheckNodePort"]
+    assert port in NODE_PORTS and port != stored["spec"]["ports"][0]["nodePort"]
+    assert admit(service("web", **local), stored, fresh(stored))["spec"]["healthCheckNodePort"] == port
+    assert "healthCheckNodePort" not in admit(service("web", type="LoadBalancer"), stored, fresh(stored))["spec"]
+    with pytest.raises(UserError, match=f"{port}/TCP belongs to Service/shop/web"):
+        ranges_from(CIDRS, world_of(stored), [service("api", healthCheckNodePort=port, **local)])
+    with pytest.raises(UserError, match="belongs to"):
+        ranges_from(CIDRS, world_of(stored), [service("api", type="NodePort", ports=[{"port": 80, "nodePort": port}])])
+    other = admit(service("api", **local), None, fresh(stored))
+    assert other["spec"]["healthCheckNodePort"] != port

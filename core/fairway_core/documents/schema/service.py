@@ -141,6 +141,9 @@ class ServiceSpec(ApiObject):
         for index in duplicates([(port.protocol or "TCP", port.port) for port in ports]):
             yield Fault(("ports", index, "port"), f"duplicate port {ports[index].port}/{ports[index].protocol or 'TCP'}")
         node_ports = [(port.protocol or "TCP", port.nodePort or -index) for index, port in enumerate(ports)]
+        for index, taken in enumerate(node_ports):
+            if self.healthCheckNodePort and taken == ("TCP", self.healthCheckNodePort):
+                yield Fault(("ports", index, "nodePort"), f"nodePort {taken[1]} is the healthCheckNodePort")
         for index in duplicates(node_ports):
             yield Fault(("ports", index, "nodePort"), f"duplicate nodePort {ports[index].nodePort}")
 
