@@ -147,10 +147,10 @@ class Cache:
         rcode = response.tail.rcode
         found = rcode == NOERROR and response.tail.answers > 0
         bound = self._limits.positive if found else self._limits.negative
-        if rcode in (NOERROR, NXDOMAIN):
-            self._replace(asked, exists=rcode == NOERROR)
-        else:
+        if rcode not in (NOERROR, NXDOMAIN):
             bound = self._limits.failure
+        elif old is not None or self._cuts:
+            self._replace(asked, exists=rcode == NOERROR)
         lifetime = min(response.ttl, bound)
         if lifetime <= 0:
             return

@@ -21,7 +21,7 @@ from fairway_dns.question import Asked
 from fairway_dns.response import Response, join_chain
 from fairway_dns.table import Table
 from fairway_dns.views import Asker
-from fairway_dns.wire import HEADER, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, parse_query, render
+from fairway_dns.wire import HEADER, HINFO, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, parse_query, render
 from fairway_dns.zone import TTL
 
 STALE_AFTER = 1.8
@@ -154,7 +154,7 @@ class Resolver:
         """Ask the upstreams, and call `done` once: with their answer, or an expired one if they fail or take too long."""
         asked = _asked(query, elsewhere)
         self._counters.add("forwarded")
-        if self._forwarder.returned(asked):
+        if query.qtype == HINFO and self._forwarder.returned(asked):
             done(failure(SERVFAIL, EDE_OTHER))
             return
         old = self._cache.get_stale(asked)

@@ -23,7 +23,6 @@ MIN_SOA: Final = 22
 """Octets of SOA data: two root names and five numbers."""
 EDE_STALE, EDE_CACHED_ERROR, EDE_UNREACHABLE, EDE_NETWORK = 3, 13, 22, 23
 """RFC 8914, 4: a stale answer; a failure remembered; no server answered; none could be spoken to."""
-_OPT, _SOA = OPT.to_bytes(2, "big"), SOA.to_bytes(2, "big")
 _COUNTS = struct.Struct("!HHHHHH")
 _FIXED = struct.Struct("!HHIH")
 _PAIR = struct.Struct("!HH")
@@ -106,25 +105,29 @@ class _Scan:
 def _scan(data: bytes, start: int, answers: int, front: int, count: int) -> _Scan:
     """Walk over `count` records from `start` on, `answers` of them in the answer section, `front` before the additional one."""
     found = _Scan(start)
-    pos, size, qtype = start, len(data), data[start - 4 : start - 2]
+    pos, size, qtype = start, len(data), _PAIR.unpack_from(data, start - 4)[0]
     for index in range(count):
         # A pointer to the question is how nearly every owner is written.
-        pos = pos + 2 if data[pos] == 0xC0 and data[pos + 1] == HEADER else skip_name(data, pos)
-        _rtype, _rclass, ttl, length = _FIXED.unpack_from(data, pos)
-        end = pos + _FIXED.size + length
+        if data[pos] == 0xC0 and data[pos + 1] == HEADER:
+            pos += 2
+        else:
+            pos = skip_name(data, pos)
+        rtype, _rclass, ttl, length = _FIXED.unpack_from(data, pos)
+        end = pos + 10 + length
         if end > size:
             raise WireError("record data runs out of the message")
-        kind = data[pos : pos + 2]
-        if kind == _OPT and index >= front:
-            found.extended, found.ede = ttl >> 24, _ede(data[end - length : end])
+        if rtype == OPT and index >= front:
+            found.extended, found.ede = ttl >> 24, _ede(data[end - length : end]) if length else None
             break
         # RFC 2181, 8: a TTL with the top bit set counts as zero.
-        ttl = ttl if ttl < 1 << 31 else 0
+        if ttl > NEVER:
+            ttl = 0
         found.ttl_at.append(pos + 4 - start)
         if index < answers:
-            found.least = min(found.least, ttl)
-            found.hit = found.hit or kind == qtype
-        elif kind == _SOA and index < front and found.soa_ttl < 0 and length >= MIN_SOA:
+            if ttl < found.least:
+                found.least = ttl
+            found.hit = found.hit or rtype == qtype
+        elif rtype == SOA and index < front and found.soa_ttl < 0 and length >= MIN_SOA:
             found.soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))
         found.end = pos = end
         if index < front:
