@@ -210,11 +210,13 @@ class Attacher:
         return []
 
     async def drop_stray(self, ip: str) -> list[Exception]:
-        """Remove the route and neighbour of an address of ours that nobody holds; it stays taken meanwhile."""
-        if not self._claims.hold(ip, RECOVERY):
-            return []
+        """Remove all traces of an address of ours that nobody holds; it stays taken meanwhile, and is given out last."""
+        return await self._remover.hold(self._drop_stray(ip)) if self._claims.hold(ip, RECOVERY) else []
+
+    async def _drop_stray(self, ip: str) -> list[Exception]:
         try:
             await self._threads.run(self._links.detach, NO_LINK, (ip,))
+            await self._threads.run(self._kernel.flush, (ip,))
         except FairwayError as fault:
             return [fault]
         finally:

@@ -14,7 +14,7 @@ from fairway_cni.netconf import CHAINED, Wanted
 from fairway_cni.plan import Identity
 from fairway_cni.protocol import Request
 from fairway_cni.wishes import previous_addresses
-from fairway_core.errors import ConflictError, FairwayError, UserError
+from fairway_core.errors import ConflictError, ExhaustedError, FairwayError, UserError
 from fairway_core.model import Attachment, family_of
 from fairway_core.world import World
 
@@ -112,7 +112,7 @@ class Claims:
             return Claim(ips, what.text())
         try:
             return Claim(self._pool.allocate(who.object_name, wanted.ips or request.args.ips, wanted.ranges))
-        except (UserError, ConflictError) as fault:
+        except (UserError, ConflictError, ExhaustedError) as fault:
             raise CniError(faults.ADDRESS, str(fault)) from fault
 
     async def _give_back(self, claim: Claim, who: Identity, netns: str) -> None:

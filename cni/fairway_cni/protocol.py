@@ -55,7 +55,7 @@ def parse(body: bytes) -> Request:
     command = env.get("CNI_COMMAND", "")
     if command not in _COMMANDS:
         raise CniError(faults.ENVIRONMENT, f"CNI_COMMAND {command!r} is not known")
-    document = read_document(raw)
+    document = read_document(raw, strict=command == "ADD")
     version = _version(document, command)
     _check_environment(env, command)
     adding = command == "ADD"
@@ -114,10 +114,23 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_document(raw: bytes) -> dict[str, Any]:
-    """The configuration with its top-level keys in lower case. Raises CniError with code 6."""
+def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CniError(faults.CONFIG, f"{twice}: stands twice in one object of the network configuration")
+    return found
+
+
+def read_document(raw: bytes, strict: bool = False) -> dict[str, Any]:
+    """The configuration with its top-level keys in lower case. Raises CniError with code 6.
+
+    RFC 8259, section 4 leaves open what a repeated key means: the last counts, `strict` makes it an error with code 7.
+    """
     try:
-        document = json.loads(raw.decode(), parse_constant=_no_constant)
+        hook = _no_repetition if strict else None
+        document = json.loads(raw.decode(), parse_constant=_no_constant, object_pairs_hook=hook)
         json.dumps(document, ensure_ascii=False).encode()  # finds lone surrogates, which no later writer could encode
     except (ValueError, RecursionError) as fault:
         raise CniError(faults.DECODE, "the network configuration cannot be decoded", str(fault)) from fault

@@ -5,8 +5,10 @@ If a step fails, what depends on it stays: an address is never given away while 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from fairway_cni.claims import Claims
 from fairway_cni.faults import CniError
@@ -17,6 +19,8 @@ from fairway_cni.wires import Kernel, Wires
 from fairway_cni.work import Background, WorkThreads
 from fairway_core.errors import FairwayError
 from fairway_core.model import Attachment
+
+T = TypeVar("T")
 
 
 class Remover:
@@ -41,6 +45,12 @@ class Remover:
     async def settle(self) -> None:
         """Wait until they are gone."""
         await self._reaping.drain()
+
+    async def hold(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry out work that keeps an address taken for a moment, so that who needs it waits."""
+        task = asyncio.ensure_future(work)
+        self._reaping.start(_ended(task))
+        return await task
 
     async def remove(self, attachment: Attachment) -> list[Exception]:
         """Take everything of an attachment away; the errors met.
@@ -103,6 +113,10 @@ class Remover:
         except CniError as fault:
             errors.append(fault)
         return errors
+
+
+async def _ended(task: asyncio.Future[T]) -> None:
+    await asyncio.wait({task})
 
 
 def _nothing() -> None:

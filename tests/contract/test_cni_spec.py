@@ -15,6 +15,7 @@ import pytest
 from tests.lab.caller import Container, NewContainer
 
 from fairway_cni.protocol import VERSIONS
+from fairway_netlab.lab import Lab
 
 pytestmark = pytest.mark.needs_root
 
@@ -244,6 +245,16 @@ def test_1_input_is_bounded_in_size_and_depth(container: NewContainer) -> None:
     assert one.send("ADD", b'{"name":"' + b"x" * (1 << 20) + b'"}').code == 5
     assert one.send("ADD", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}").code == 6
     assert one.call("ADD", {"x": json.loads("[" * 50 + "]" * 50)}).code == 0
+
+
+def test_1_a_repeated_key_is_code_7_for_add_and_no_matter_for_del(container: NewContainer, spec_lab: Lab) -> None:
+    one = container()
+    socket = json.dumps(str(spec_lab.node().socket))
+    for repeated in ('"mtu":1400,"mtu":1500', '"dns":{"domain":"a","domain":"b"}'):
+        conf = f'{{"cniVersion":"1.1.0","name":"fairway","agentSocket":{socket},{repeated}}}'.encode()
+        reply = one.send("ADD", conf)
+        assert (reply.code, "stands twice" in reply.words) == (7, True)
+        assert one.send("DEL", conf).code == 0
 
 
 def test_1_unknown_and_reserved_keys_are_accepted(container: NewContainer) -> None:

@@ -275,6 +275,44 @@ async def test_addresses_and_exhaustion(node: Node) -> None:
     await failing(node, faults.ADDRESS, "ADD", {"runtimeConfig": {"ips": ["192.0.2.1"]}})
 
 
+@pytest.fixture
+def slow_links(node: Node, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """One address in the pool, and links that go only when the event is set."""
+    node.pool = AddressPool(["10.1.0.0/30"])
+    node.start()
+    node.links.add_namespace("/n/2")
+    detach, going = node.links.detach, threading.Event()
+
+    def slowly(host_ifname: str, ips: Sequence[str]) -> None:
+        going.wait(5)
+        detach(host_ifname, ips)
+
+    monkeypatch.setattr(node.links, "detach", slowly)
+    return going
+
+
+async def waits_for_the_address(node: Node, going: threading.Event) -> None:
+    adding = asyncio.create_task(node.call("ADD", CNI_CONTAINERID="c2", CNI_NETNS="/n/2"))
+    await asyncio.sleep(0.05)
+    assert not adding.done()
+    going.set()
+    assert (await adding)["ips"][0]["address"] == "10.1.0.2/32"
+
+
+async def test_the_last_address_on_its_way_back_is_waited_for(node: Node, slow_links: threading.Event) -> None:
+    await node.call("ADD")
+    assert (await node.handler.handle(call_body("DEL"))).exit_code == 0
+    await waits_for_the_address(node, slow_links)
+
+
+async def test_an_address_whose_traces_are_being_removed_is_waited_for(node: Node, slow_links: threading.Event) -> None:
+    removing = asyncio.create_task(node.attacher.drop_stray("10.1.0.2"))
+    await asyncio.sleep(0)
+    await waits_for_the_address(node, slow_links)
+    assert await removing == []
+    assert node.flushed == ["10.1.0.2"]
+
+
 async def test_a_store_that_is_away_is_try_later_and_leaks_nothing(node: Node) -> None:
     node.control.fault = StoreUnavailable("disk full")
     await failing(node, faults.TRY_LATER, "ADD")
