@@ -17,7 +17,10 @@ from fairway_kernel import netns as namespaces
 
 T = TypeVar("T")
 
-ROOT = Path("/proc/sys")
+ROOT = "/proc/sys"
+ROOT_VARIABLE = "FAIRWAY_PROC_SYS"
+"""Names a directory to use in place of ROOT: in a container that is not privileged ROOT is read-only, while /proc/sys/net of the
+host, mounted elsewhere, is not. It shows whoever reads it the settings of their own network namespace all the same."""
 
 
 def setting_path(name: str) -> Path:
@@ -25,7 +28,7 @@ def setting_path(name: str) -> Path:
     parts = name.split("/") if "/" in name else name.split(".")
     if parts[0] != "net" or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"not a network setting: {name!r}")
-    return ROOT.joinpath(*parts)
+    return Path(os.environ.get(ROOT_VARIABLE) or ROOT, *parts)
 
 
 def read_here(name: str) -> str | None:

@@ -1,20 +1,37 @@
-"""deploy/kubernetes: every document fits the API server's own schemas, and grants exactly what the agent asks for."""
+"""Manifests and the chart: every document fits the API server's own schemas, and grants exactly what the agent asks for."""
 
 from __future__ import annotations
 
+import configparser
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from tests.kubernetes.chart import render
 
 from fairway_agent.config import Config, load_config
-from fairway_store.kubernetes.resources import cluster_resources
+from fairway_core.documents import InvalidDocuments, check_document
+from fairway_core.documents.schema import SCHEMAS as MODELS
+from fairway_core.keys import BY_NAME, Key
+from fairway_store.kubernetes.events import Incident, event_document
+from fairway_store.kubernetes.resources import EVENTS, NODE_STATUS, Resource, cluster_resources
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "tests/kubernetes/schemas"
-DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/fairway.yaml").read_text()))
+CHART = ROOT / "deploy/helm/fairway"
+CHECKSUM = "checksum/config"
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "deploy/kubernetes" / name).read_text()))
+
+
+DOCUMENTS = documents("fairway.yaml")
+CRDS = documents("crds.yaml")
 
 
 def schemas() -> dict[str, Any]:
@@ -32,9 +49,16 @@ def faults(value: Any, schema: Any, known: dict[str, Any], path: str) -> list[st
     kind = schema.get("type")
     if kind in types and not isinstance(value, types[kind]):
         return [f"{path}: is no {kind}"]
+    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        return [f"{path}: does not fit {schema['pattern']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{path}: is none of {schema['enum']}"]
+    if isinstance(value, list) and len(value) < schema.get("minItems", 0):
+        return [f"{path}: is too short"]
     if isinstance(value, list):
         return [fault for i, item in enumerate(value) for fault in faults(item, schema["items"], known, f"{path}[{i}]")]
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not schema.keys() & {"type", "properties", "additionalProperties"}:
+        # JSON, and JSON schemas that may also be lists of themselves, are described as anything.
         return []
     fields, others = schema.get("properties"), schema.get("additionalProperties")
     missing = [f"{path}.{name}: missing" for name in schema.get("required", ()) if name not in value]
@@ -50,7 +74,7 @@ def schema_of(document: dict[str, Any], known: dict[str, Any]) -> Any:
     return next(item for item in known.values() if wanted in item.get("x-kubernetes-group-version-kind", ()))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda item: item["kind"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CRDS], ids=lambda item: item["kind"])
 def test_every_manifest_fits_its_schema(document: dict[str, Any]) -> None:
     known = schemas()
     assert faults(document, schema_of(document, known), known, document["kind"]) == []
@@ -65,11 +89,17 @@ def test_the_check_finds_mistakes() -> None:
     assert len(faults(document, schema_of(document, known), known, "")) == 3
 
 
-def test_the_role_grants_what_is_read_and_nothing_else() -> None:
+def test_the_role_grants_what_is_used_and_nothing_else() -> None:
     (role,) = [item for item in DOCUMENTS if item["kind"] == "ClusterRole"]
     granted = {(g, r, v) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
-    read = [(item.api_version.rpartition("/")[0], item.plural) for item in cluster_resources() if item.required]
-    assert granted == {(group, plural, verb) for group, plural in read for verb in ("list", "watch")}
+    wanted = {(group_of(item), item.plural, verb) for item in cluster_resources() for verb in ("list", "watch")}
+    wanted |= {(group_of(NODE_STATUS), NODE_STATUS.plural, "patch")}
+    wanted |= {(group_of(EVENTS), EVENTS.plural, verb) for verb in ("create", "patch")}
+    assert granted == wanted
+
+
+def group_of(resource: Resource) -> str:
+    return resource.api_version.rpartition("/")[0]
 
 
 def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +115,177 @@ def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     names = {volume["name"] for volume in pod["volumes"]}
     used = {mount["name"] for item in (*pod["containers"], *pod["initContainers"]) for mount in item["volumeMounts"]}
     assert used == names
+
+
+def test_an_event_fits_its_schema() -> None:
+    known = schemas()
+    document = event_document(Incident(Key("Pod", "shop", "web-1"), "NoAddress", "none is left", "uid"), "n1", 1.5)
+    assert faults(document, schema_of(document, known), known, "Event") == []
+
+
+def agent_container() -> dict[str, Any]:
+    (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
+    found: dict[str, Any] = daemons["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def test_nothing_is_privileged_and_systemd_grants_the_same() -> None:
+    security = agent_container()["securityContext"]
+    assert "privileged" not in security and security["capabilities"]["drop"] == ["ALL"]
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string((ROOT / "deploy/systemd/fairway-agent.service").read_text())
+    bounding = unit["Service"]["CapabilityBoundingSet"].split()
+    assert sorted(bounding) == sorted(f"CAP_{name}" for name in security["capabilities"]["add"])
+
+
+# The chart
+
+
+def without_checksum(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose configuration is data, and without what only the chart needs."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    if copy["kind"] == "DaemonSet":
+        meta = copy["spec"]["template"]["metadata"]
+        meta.get("annotations", {}).pop(CHECKSUM, None)
+        meta.update(annotations=meta.get("annotations") or None)
+        if meta["annotations"] is None:
+            del meta["annotations"]
+    if copy["kind"] == "ConfigMap":
+        copy["data"] = {name: yaml.safe_load(text) for name, text in copy["data"].items()}
+    return copy
+
+
+def by_kind(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = {item["kind"]: without_checksum(item) for item in items}
+    assert len(found) == len(items)
+    return found
+
+
+def test_the_chart_as_it_comes_is_the_manifest() -> None:
+    assert by_kind(render(CHART, "kube-system")) == by_kind(DOCUMENTS)
+    assert (CHART / "crds/tenant.yaml").read_text() == (ROOT / "deploy/kubernetes/crds.yaml").read_text()
+
+
+def test_every_value_of_the_chart_is_used() -> None:
+    changed = {
+        "image": {"repository": "example.org/fairway", "tag": "1.2.3", "pullPolicy": "Always"},
+        "mode": "bridge",
+        "config": {"store": {"servers": ["https://192.0.2.1:6443"]}, "log": {"level": "debug"}},
+        "probe": {"host": "::1", "port": 9999},
+        "maxUnavailable": "25%",
+        "nodeSelector": {"a": "b"},
+        "tolerations": [],
+        "resources": {"limits": {"memory": "1Gi"}},
+    }
+    assert changed.keys() == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
+    known, plain = schemas(), render(CHART, "net")
+    for name, value in changed.items():
+        found = render(CHART, "net", {name: value})
+        assert found != plain, name
+        assert [fault for item in found for fault in faults(item, schema_of(item, known), known, item["kind"])] == []
+    assert {item["metadata"].get("namespace", "net") for item in plain} == {"net"}
+    (daemons,) = [item for item in render(CHART, "net", changed) if item["kind"] == "DaemonSet"]
+    assert daemons["spec"]["template"]["spec"]["containers"][0]["image"] == "example.org/fairway:1.2.3"
+
+
+def test_a_changed_configuration_restarts_the_agents() -> None:
+    def checksum(**values: Any) -> str:
+        (daemons,) = [item for item in render(CHART, "net", values) if item["kind"] == "DaemonSet"]
+        return str(daemons["spec"]["template"]["metadata"]["annotations"][CHECKSUM])
+
+    assert checksum() == checksum(maxUnavailable=3) != checksum(config={"log": {"level": "debug"}})
+
+
+def test_the_probe_asks_where_the_agent_listens() -> None:
+    (given,) = [item for item in DOCUMENTS if item["kind"] == "ConfigMap"]
+    probe = agent_container()["readinessProbe"]["httpGet"]
+    assert yaml.safe_load(given["data"]["fairway.yaml"])["metrics"]["listen"] == f"{probe['host']}:{probe['port']}"
+
+
+# Kinds of our own
+
+
+def crd_schema(kind: str) -> dict[str, Any]:
+    (crd,) = [item for item in CRDS if item["spec"]["names"]["kind"] == kind]
+    found: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return found
+
+
+def same_fields(schema: dict[str, Any], model: type[BaseModel], path: str) -> list[str]:
+    """Where the CRD and the model name different fields."""
+    if schema.get("type") == "array":
+        return same_fields(schema["items"], model, path)
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    wrong = [] if fields.keys() == schema["properties"].keys() else [f"{path}: {fields.keys() ^ schema['properties'].keys()}"]
+    for name, field in fields.items():
+        inner = inner_model(field.annotation)
+        if inner is not None and path + name != "metadata":
+            wrong += same_fields(schema["properties"].get(name, {}), inner, f"{path}{name}.")
+    return wrong
+
+
+def inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := inner_model(part))), None)
+
+
+@pytest.mark.parametrize("kind", [item["spec"]["names"]["kind"] for item in CRDS])
+def test_a_crd_has_the_names_and_fields_of_the_model(kind: str) -> None:
+    (crd,) = [item for item in CRDS if item["spec"]["names"]["kind"] == kind]
+    ours, spec = BY_NAME[kind], crd["spec"]
+    assert f"{spec['group']}/{spec['versions'][0]['name']}" == ours.api_version
+    assert (spec["names"]["plural"], spec["names"]["shortNames"], spec["scope"] == "Namespaced") == (
+        ours.plural, [ours.short], ours.namespaced
+    )  # fmt: skip
+    assert crd["metadata"]["name"] == f"{ours.plural}.{spec['group']}"
+    assert same_fields(crd_schema(kind), MODELS[kind], "") == []
+
+
+def test_every_kind_of_our_own_has_a_crd() -> None:
+    ours = {kind.name for kind in BY_NAME.values() if kind.api_version.startswith("fairway.dev/")}
+    assert {item["spec"]["names"]["kind"] for item in CRDS} == ours - {"Attachment"}
+
+
+def unstructural(schema: dict[str, Any], path: str) -> list[str]:
+    """Source: apiextensions.k8s.io/v1, "Specifying a structural schema": every node has a type, and says no more than it may."""
+    wrong = [] if schema.get("type") else [f"{path}: no type"]
+    wrong += [f"{path}: {name}" for name in ("$ref", "definitions", "oneOf", "anyOf", "allOf", "not") if name in schema]
+    if "properties" in schema and "additionalProperties" in schema:
+        wrong.append(f"{path}: both properties and additionalProperties")
+    parts = {**schema.get("properties", {}), **({"[]": schema["items"]} if "items" in schema else {})}
+    parts |= {"{}": schema["additionalProperties"]} if isinstance(schema.get("additionalProperties"), dict) else {}
+    return wrong + [fault for name, part in parts.items() for fault in unstructural(part, f"{path}.{name}")]
+
+
+@pytest.mark.parametrize("crd", CRDS, ids=lambda item: item["metadata"]["name"])
+def test_schemas_of_our_kinds_are_structural(crd: dict[str, Any]) -> None:
+    for version in crd["spec"]["versions"]:
+        assert unstructural(version["schema"]["openAPIV3Schema"], "") == []
+    assert unstructural({"properties": {"a": {"oneOf": []}}}, "") == [": no type", ".a: no type", ".a: oneOf"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "valid"),
+    [
+        ({"namespaces": ["shop"]}, True),
+        ({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}, True),
+        ({"namespaces": ["shop"], "dns": {"exports": [{"services": ["web"]}]}}, True),
+        ({"namespaces": ["Shop"]}, False),
+        ({"namespaces": "shop"}, False),
+        ({"namespaces": ["shop"], "dns": {"exports": [{"services": []}]}}, False),
+        ({"namespaces": ["shop"], "dns": {"exports": ["web"]}}, False),
+        ({"namespaces": ["shop"], "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}, False),
+    ],
+)
+def test_the_crd_takes_what_the_agent_takes(spec: dict[str, Any], valid: bool) -> None:
+    document = {"apiVersion": "fairway.dev/v1", "kind": "Tenant", "metadata": {"name": "t"}, "spec": spec}
+    known = crd_schema("Tenant")
+    assert (faults(spec, known["properties"]["spec"], {}, "") == []) is valid
+    try:
+        check_document(document)
+    except InvalidDocuments:
+        assert not valid
+    else:
+        assert valid
