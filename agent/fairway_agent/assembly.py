@@ -28,6 +28,7 @@ from fairway_agent.names import Names
 from fairway_agent.node import Node
 from fairway_agent.objects import Objects
 from fairway_agent.problems import Problems
+from fairway_agent.propagation import Propagation
 from fairway_agent.reconcile import Reconciler
 from fairway_agent.reports import Reports
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
@@ -73,7 +74,8 @@ class Agent:
         self._log = log
         self._clock = SystemClock()
         self._metrics = Metrics()
-        self._live = LiveRevisions([NFT, DNS])
+        self._propagation = Propagation([NFT, DNS], self._metrics.observe_propagation, self._clock)
+        self._live = LiveRevisions([NFT, DNS], self._propagation.live)
         self._problems = Problems(log.getChild("problems"))
         self._reports = Reports(config.node.name, self._problems, self._metrics, self._clock, log.getChild("reports"))
 
@@ -180,6 +182,7 @@ class Agent:
             log,
             clustered=self._clustered,
             gaps=self._reports.gaps,
+            committed=self._propagation.seen,
         )
 
     def _node(self, links: KernelLinks) -> Node:

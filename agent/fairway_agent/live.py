@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 NFT = "nft"
 DNS = "dns"
@@ -12,8 +12,10 @@ DNS = "dns"
 class LiveRevisions:
     """Revisions per part, and waiters for them. Event-loop only."""
 
-    def __init__(self, parts: Iterable[str]) -> None:
+    def __init__(self, parts: Iterable[str], advanced: Callable[[str, int], None] | None = None) -> None:
+        """`advanced` is told of every part and revision that becomes live."""
         self._at = dict.fromkeys(parts, 0)
+        self._advanced = advanced
         self._waiters: list[tuple[frozenset[str], int, asyncio.Future[None]]] = []
 
     def snapshot(self) -> dict[str, int]:
@@ -25,6 +27,8 @@ class LiveRevisions:
         if revision <= self._at[part]:
             return
         self._at[part] = revision
+        if self._advanced is not None:
+            self._advanced(part, revision)
         still = []
         for waiter in self._waiters:
             parts, wanted, future = waiter

@@ -34,6 +34,13 @@ class Metrics:
         self.repairs = Counter(
             "fairway_drift_repairs", "Kernel objects put back after a foreign change", ["part"], registry=self.registry
         )
+        self.propagation = Histogram(
+            "fairway_propagation_seconds",
+            "Time from a change in the store until a part works by it",
+            ["part"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.cni = Histogram(
             "fairway_cni_seconds", "Time to answer a CNI request", ["command", "exit"], buckets=SECONDS, registry=self.registry
         )
@@ -49,6 +56,10 @@ class Metrics:
         """Repairs so far, by part."""
         samples = (sample for family in self.repairs.collect() for sample in family.samples)
         return {sample.labels["part"]: sample.value for sample in samples if sample.name.endswith("_total")}
+
+    def observe_propagation(self, part: str, seconds: float) -> None:
+        """Record that a part works by a change."""
+        self.propagation.labels(part).observe(seconds)
 
     def render(self) -> bytes:
         """Prometheus text exposition format 0.0.4."""

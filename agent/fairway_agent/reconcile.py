@@ -63,8 +63,11 @@ class Reconciler:
         log: logging.Logger,
         clustered: bool = False,
         gaps: Gaps | None = None,
+        committed: Callable[[int], None] | None = None,
     ) -> None:
-        """`clustered`: Pods and EndpointSlices are written by a cluster's controllers, not by this node."""
+        """`clustered`: Pods and EndpointSlices are written by a cluster's controllers, not by this node. `committed` is told the
+        revision of each batch of changes that the store hands on after the first list.
+        """
         self.world = World(derive_endpoints=not clustered, address_pods=clustered)
         self._store = store
         self._dataplane = dataplane
@@ -72,6 +75,7 @@ class Reconciler:
         self._problems = problems
         self._metrics = metrics
         self._clock = clock
+        self._committed = committed or (lambda _revision: None)
         self._log = log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
         self._queue: list[Sequence[Changed]] = []
@@ -119,6 +123,7 @@ class Reconciler:
                         self._take([], event.revision)
                         revision = event.revision
                     elif event:
+                        self._committed(event[-1].revision)
                         self._take(event, event[-1].revision)
                         revision = event[-1].revision
                 return

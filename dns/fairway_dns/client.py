@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from fairway_dns.counters import Counters
 from fairway_dns.protocol import (
     VERSION,
     Ack,
@@ -43,14 +42,14 @@ class FeedClient:
         path: Path,
         table: Table,
         state: StateFile | None,
-        counters: Counters,
+        stats: Callable[[], Stats],
         log: logging.Logger,
         compact: Callable[[], list[bytes]],
     ) -> None:
         self._path = path
         self._table = table
         self._state = state
-        self._counters = counters
+        self._stats = stats
         self._log = log
         self._compact = compact
         self._snapshot: list[bytes] = []
@@ -118,9 +117,9 @@ class FeedClient:
         self._state.flush()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        sent: dict[str, int] = {}
+        sent = Stats({})
         while True:
-            if self._counters.values != sent:
-                sent = dict(self._counters.values)
-                writer.write(encode(Stats(sent)))
+            if (stats := self._stats()) != sent:
+                sent = stats
+                writer.write(encode(stats))
             await asyncio.sleep(STATS_INTERVAL)

@@ -27,11 +27,18 @@ CLOGGED = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A connected worker. `acked` is the revision it answers from (None: not yet told), `counters` its counts since its start."""
+    """A connected worker. `acked` is the revision it answers from (None: not yet told), `stats` what it measured since its
+    start.
+    """
 
     pid: int
     acked: int | None
-    counters: Mapping[str, int]
+    stats: Stats
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Its counts by "name:label"."""
+        return self.stats.counters
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +46,7 @@ class _Connection:
     writer: asyncio.StreamWriter
     pid: int
     acked: int | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
+    stats: Stats = field(default_factory=lambda: Stats({}))
     heard: int = 0
     queue: deque[bytes] = field(default_factory=deque)
     stale: bool = True
@@ -115,7 +122,7 @@ class ZoneFeed:
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """The connected workers, by pid."""
-        found = (WorkerInfo(c.pid, c.acked, c.counters) for c in self._connections)
+        found = (WorkerInfo(c.pid, c.acked, c.stats) for c in self._connections)
         return tuple(sorted(found, key=lambda info: info.pid))
 
     def acked(self) -> int | None:
@@ -195,7 +202,7 @@ class ZoneFeed:
             connection.acked = frame.revision
             await self._notify()
         elif isinstance(frame, Stats):
-            connection.counters = frame.counters
+            connection.stats = frame
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -18,6 +18,7 @@ from fairway_core.clock import Clock
 from fairway_dns.config import Address
 from fairway_dns.counters import Counters
 from fairway_dns.loop import LoopGuard
+from fairway_dns.measure import Timings
 from fairway_dns.names import suffixes
 from fairway_dns.question import Asked
 from fairway_dns.response import EDE_NETWORK, EDE_UNREACHABLE, Response
@@ -111,8 +112,10 @@ class Forwarder:
         turn: Turn | None = None,
         security: ssl.SSLContext | None = None,
         counters: Counters | None = None,
+        timings: Timings | None = None,
         log: logging.Logger | None = None,
     ) -> None:
+        self._timings = timings or Timings()
         self._limits = limits or ForwardLimits()
         self._clock = clock
         self._security = security
@@ -224,7 +227,9 @@ class Forwarder:
             self._land(flight, outcome)
             health = self._health[server.address]
             health.failed_at = NEVER
-            health.time += (self._clock.monotonic() - attempt.since - health.time) / 8
+            took = self._clock.monotonic() - attempt.since
+            health.time += (took - health.time) / 8
+            self._timings.upstream(server.address, took)
             return
         now = self._clock.monotonic()
         self._health[server.address].failed_at = now
@@ -293,6 +298,11 @@ class Routes:
     def returned(self, asked: Asked) -> bool:
         """As `Forwarder.returned`, of any of them."""
         return self._default.returned(asked) or any(stub.returned(asked) for stub in self._stubs.values())
+
+    @property
+    def pending(self) -> int:
+        """Different questions under way."""
+        return sum(one.pending for one in (self._default, *self._stubs.values()))
 
     def apex(self, name: bytes) -> bytes:
         """The zone (a key) whose servers answer for a name; the root for the default ones."""

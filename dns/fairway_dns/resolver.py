@@ -16,6 +16,7 @@ from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.identity import Identity
+from fairway_dns.measure import NameKinds
 from fairway_dns.prepared import Prepared
 from fairway_dns.question import Asked
 from fairway_dns.response import Response, join_chain
@@ -55,6 +56,7 @@ class Resolver:
         prepared: Prepared | None = None,
         completion: Completion | None = None,
         identity: Identity | None = None,
+        kinds: NameKinds | None = None,
     ) -> None:
         self._table = table
         self._authorities = authorities
@@ -65,6 +67,7 @@ class Resolver:
         self._prepared = prepared
         self._completion = completion
         self._identity = identity or Identity()
+        self._kinds = kinds or NameKinds("cluster.local")
         self._turn = 0
         self._kept: Kept | None = None
 
@@ -81,29 +84,31 @@ class Resolver:
         asker = self._table.views.asker(client)
         found = self._local(query, asker)
         if isinstance(found, Tail):
-            reply = self._finish(query, found, tcp)
+            reply = self._finish(query, found, tcp, asker, "local")
             if self._prepared is not None and not tcp and cacheable(data, query):
                 self._teach(self._prepared, asker, data, query, found, reply)
             return reply
         elsewhere = found
-        return Later(lambda done: self._fetch(query, elsewhere, lambda tail: done(self._finish(query, tail, tcp))))
+        return Later(
+            lambda done: self._fetch(query, elsewhere, lambda tail: done(self._finish(query, tail, tcp, asker, "forwarded")))
+        )
 
     def _teach(self, prepared: Prepared, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
         """Let the fast path have what would be the answer to the same octets next time."""
         tails = self._rotations(query, tail)
         if tails and query.qtype != SRV:
-            count = self._counters.cell(query.qtype, tail.rcode, False)
+            count = self._cell(query, tail, asker, cached=False)
             prepared.shared(asker).learn(data, query, [render(query, one) for one in tails], count)
         elif self._completion is not None and self._completion.concerns(query):
             # The same octets mean another name to somebody with another search path.
-            self._remember(prepared.own(asker), data, query, tail, reply, most=2)
+            self._remember(prepared.own(asker), asker, data, query, tail, reply, most=2)
         else:
-            self._remember(prepared.shared(asker), data, query, tail, reply, most=1)
+            self._remember(prepared.shared(asker), asker, data, query, tail, reply, most=1)
 
-    def _remember(self, fast: FastCache, data: bytes, query: Query, tail: Tail, reply: bytes, most: int) -> None:
+    def _remember(self, fast: FastCache, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes, most: int) -> None:
         """`most`: more records than that come in changing order, which one prepared reply cannot show."""
         kept = self._kept
-        count = self._counters.cell(query.qtype, tail.rcode, kept is not None)
+        count = self._cell(query, tail, asker, cached=kept is not None)
         if kept is not None and tail is kept.tail:
             fast.learn_until(data, query, reply, count, kept.until, self._aging(query, kept, reply))
         elif kept is not None:
@@ -111,6 +116,13 @@ class Resolver:
             fast.learn_volatile(data, query, reply, count, kept.until)
         elif tail.answers <= most and tail.rcode in (NOERROR, NXDOMAIN):
             fast.learn_volatile(data, query, reply, count)
+
+    def _cell(self, query: Query, tail: Tail, asker: Asker, cached: bool) -> list[int]:
+        return self._counters.cell(query.qtype, tail.rcode, cached, self._kinds.of(query.name), self._view(asker))
+
+    def _view(self, asker: Asker) -> str:
+        """The view's label: the tenant, where tenants see different things."""
+        return (asker.sight.tenant or "none") if self._table.zone.scoped else ""
 
     def _aging(self, query: Query, kept: Kept, reply: bytes) -> Aging | None:
         start = HEADER + len(query.question)
@@ -207,8 +219,9 @@ class Resolver:
         self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error, exc_info=error)
         return failure(SERVFAIL, EDE_OTHER, "a fault of this server, which its log describes")
 
-    def _finish(self, query: Query, tail: Tail, tcp: bool) -> bytes:
-        self._counters.reply(tail.rcode)
+    def _finish(self, query: Query, tail: Tail, tcp: bool, asker: Asker, path: str) -> bytes:
+        transport = "tcp" if tcp else "udp"
+        self._counters.reply(self._kinds.of(query.name), query.qtype, tail.rcode, transport, path, self._view(asker))
         return render(query, tail, tcp, self._identity.options(query, tcp) if query.wants else b"")
 
 

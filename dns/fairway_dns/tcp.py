@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.clock import Clock
 from fairway_dns.counters import Counters
 from fairway_dns.limits import RateLimiter
+from fairway_dns.measure import Timings
 from fairway_dns.resolver import Later, Resolver
 
 TURN = 16
@@ -41,16 +41,23 @@ class TcpServer:
         counters: Counters,
         limits: TcpLimits | None = None,
         limiter: RateLimiter | None = None,
+        timings: Timings | None = None,
     ) -> None:
         self._listener = listener
-        self._resolver = resolver
-        self._clock = clock
+        self.resolver = resolver
+        self.clock = clock
         self._counters = counters
-        self._limits = limits or TcpLimits()
-        self._limiter = limiter
+        self.limits = limits or TcpLimits()
+        self.limiter = limiter
+        self.timings = timings or Timings()
         self._clients: dict[bytes, int] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """Connections now."""
+        return len(self._connections)
 
     async def start(self) -> None:
         """Begin to accept."""
@@ -67,7 +74,7 @@ class TcpServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _peer(writer)
         held = self._clients.get(client, 0)
-        if len(self._connections) >= self._limits.connections or held >= self._limits.per_client:
+        if len(self._connections) >= self.limits.connections or held >= self.limits.per_client:
             self._counters.add("tcp_refused")
             writer.transport.abort()
             return
@@ -76,7 +83,7 @@ class TcpServer:
         assert task is not None
         self._connections.add(task)
         try:
-            await _Conversation(reader, writer, client, self._resolver, self._limits, self._pause).run()
+            await _Conversation(reader, writer, client, self).run()
         except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
             # The client is gone or too slow, or we are closing: nothing to tell anybody.
             writer.transport.abort()
@@ -90,9 +97,9 @@ class TcpServer:
         if not self._clients[client]:
             del self._clients[client]
 
-    async def _pause(self, client: bytes) -> None:
+    async def pause(self, client: bytes) -> None:
         """Wait until the next query of `client` is within its limit: over TCP a client can be made to wait, nothing is lost."""
-        delay = self._limiter.reserve(client, self._clock.monotonic()) if self._limiter is not None else 0.0
+        delay = self.limiter.reserve(client, self.clock.monotonic()) if self.limiter is not None else 0.0
         if delay:
             await asyncio.sleep(delay)
 
@@ -100,23 +107,14 @@ class TcpServer:
 class _Conversation:
     """One TCP connection."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        client: bytes,
-        resolver: Resolver,
-        limits: TcpLimits,
-        pause: Callable[[bytes], Awaitable[None]],
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bytes, server: TcpServer) -> None:
         self._reader = reader
         self._writer = writer
-        self._resolver = resolver
-        self._limits = limits
+        self._server = server
+        self._limits = server.limits
         self._client = client
-        self._pause = pause
         self._taken = 0
-        self._slots = asyncio.Semaphore(limits.pipelined)
+        self._slots = asyncio.Semaphore(server.limits.pipelined)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -124,13 +122,15 @@ class _Conversation:
         try:
             while (data := await self._next()) is not None:
                 await self._turn()
-                reply = self._resolver.handle(data, tcp=True, client=self._client)
+                since = self._server.clock.monotonic()
+                reply = self._server.resolver.handle(data, tcp=True, client=self._client)
                 if reply is None:
                     return
                 if isinstance(reply, bytes):
                     await self._send(reply)
+                    self._server.timings.local.observe(self._server.clock.monotonic() - since)
                 else:
-                    await self._later(reply)
+                    await self._later(reply, since)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=self._limits.send)
         finally:
@@ -138,7 +138,7 @@ class _Conversation:
                 task.cancel()
 
     async def _turn(self) -> None:
-        await self._pause(self._client)
+        await self._server.pause(self._client)
         self._taken += 1
         if self._taken % TURN == 0:
             # What has arrived already is read without waiting, and a client may send thousands of queries at once.
@@ -153,12 +153,13 @@ class _Conversation:
             head += await self._reader.readexactly(1)
             return await self._reader.readexactly(int.from_bytes(head, "big"))
 
-    async def _later(self, reply: Later) -> None:
+    async def _later(self, reply: Later, since: float) -> None:
         await self._slots.acquire()
 
         async def finish() -> None:
             try:
                 await self._send(await reply())
+                self._server.timings.forwarded.observe(self._server.clock.monotonic() - since)
             except (OSError, TimeoutError):
                 self._writer.transport.abort()
             finally:

@@ -13,6 +13,7 @@ from fairway_dns.batch import Batch, client_of
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Entry
 from fairway_dns.limits import RateLimiter
+from fairway_dns.measure import Timings
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -51,6 +52,7 @@ class UdpServer:
         counters: Counters,
         limits: UdpLimits | None = None,
         limiter: RateLimiter | None = None,
+        timings: Timings | None = None,
         turn: Turn | None = None,
     ) -> None:
         self._socket = listener
@@ -61,14 +63,20 @@ class UdpServer:
         self._counters = counters
         self._limits = limits or UdpLimits()
         self._limiter = limiter
+        self._timings = timings or Timings()
         self._turn = turn or Turn()
         self._out: list[Datagram] = []
-        self._waiting: deque[tuple[bytes, bytes]] = deque()
+        self._waiting: deque[tuple[bytes, bytes, float]] = deque()
         self._scheduled = False
         self._pending: dict[bytes, int] = {}
         self._total = 0
         self._idle = asyncio.Event()
         self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Queries without a prepared reply that wait to be looked at."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begin to read."""
@@ -129,8 +137,9 @@ class UdpServer:
             unsent = len(lengths) - self._batch.send(pieces, lengths, slots)
             if unsent:
                 self._counters.add("send_errors", count=unsent)
+            self._timings.fast.observe(self._clock.monotonic() - now, len(lengths))
         if missed:
-            self._enqueue(missed, datagrams)
+            self._enqueue(missed, datagrams, now)
         return len(datagrams)
 
     def _first_look(self, datagrams: list[bytes]) -> list[Entry | None]:
@@ -156,12 +165,12 @@ class UdpServer:
         slots.append(slot)
         return True
 
-    def _enqueue(self, slots: list[int], datagrams: list[bytes]) -> None:
+    def _enqueue(self, slots: list[int], datagrams: list[bytes], now: float) -> None:
         if self._limiter is not None:
             slots = [slot for slot in slots if datagrams[slot]]
         room = self._limits.waiting - len(self._waiting)
         for slot in slots[:room]:
-            self._waiting.append((datagrams[slot], self._batch.sender(slot)))
+            self._waiting.append((datagrams[slot], self._batch.sender(slot), now))
         if len(slots) > room:
             self._counters.add("overload", count=len(slots) - room)
         if not self._scheduled:
@@ -195,14 +204,15 @@ class UdpServer:
 
     def _answer(self, most: int) -> None:
         for _ in range(min(most, len(self._waiting))):
-            data, sender = self._waiting.popleft()
+            data, sender, since = self._waiting.popleft()
             reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
             if isinstance(reply, bytes):
                 self._send(reply, sender)
+                self._timings.local.observe(self._clock.monotonic() - since)
             elif reply is not None:
-                self._later(reply, sender)
+                self._later(reply, sender, since)
 
-    def _later(self, reply: Later, sender: bytes) -> None:
+    def _later(self, reply: Later, sender: bytes, since: float) -> None:
         host = client_of(sender)
         waiting = self._pending.get(host, 0)
         if self._total >= self._limits.pending or waiting >= self._limits.per_client:
@@ -219,6 +229,7 @@ class UdpServer:
             else:
                 del self._pending[host]
             self._send(octets, sender)
+            self._timings.forwarded.observe(self._clock.monotonic() - since)
             if not self._total:
                 self._idle.set()
 

@@ -28,10 +28,12 @@ from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.identity import Identity
 from fairway_dns.limits import ClientLimits, RateLimiter
+from fairway_dns.measure import NameKinds, Timings
 from fairway_dns.names import reverse_name, to_key, to_text
 from fairway_dns.prefetch import Prefetcher
 from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
+from fairway_dns.reports import Stats
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.state import StateFile
@@ -56,7 +58,7 @@ class Worker:
         clock = SystemClock()
         self._config = config
         self._log = log
-        self._counters = Counters()
+        self._counters, self._timings, self._cache = Counters(), Timings(), Cache(clock)
         self._prepared = Prepared()
         held = (config.domain, f"svc.{config.domain}", f"pod.{config.domain}")
         self._fixed = ZoneDelta(frozenset(_host_records(config)))
@@ -74,17 +76,19 @@ class Worker:
         tls = client_context(config.tls_ca) if config.uses_tls else None
 
         def forwarder(servers: Sequence[Address]) -> Forwarder:
-            return Forwarder(servers, own, clock, turn=self._turn, security=tls, counters=self._counters, log=log)
+            return Forwarder(
+                servers, own, clock, turn=self._turn, security=tls, counters=self._counters, timings=self._timings, log=log
+            )
 
         stubs = {to_key(zone): forwarder(servers) for zone, servers in config.stubs}
         self._forwarder = Routes(forwarder(config.upstreams), stubs)
-        cache = Cache(clock)
-        Prefetcher(cache, self._forwarder, self._counters)
+        Prefetcher(self._cache, self._forwarder, self._counters)
         authorities = standard_authorities(config.domain, config.private, stubs)
-        parts = authorities, cache, self._forwarder, self._counters, log
+        parts = authorities, self._cache, self._forwarder, self._counters, log
         completion, identity = Completion(config.domain, authorities), Identity(config.identity)
         self._limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
-        self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity)
+        kinds = NameKinds(config.domain, dict(config.hosts), stubs)
+        self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity, kinds)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
 
@@ -94,7 +98,7 @@ class Worker:
         await self._listen()
         self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
         _tell_ready()
-        client = FeedClient(Path(self._config.feed), self._table, self._state, self._counters, self._log, self._frames)
+        client = FeedClient(Path(self._config.feed), self._table, self._state, self._stats, self._log, self._frames)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await stop.wait()
         for task in background:
@@ -102,14 +106,26 @@ class Worker:
         await asyncio.gather(*background, return_exceptions=True)
         await self._close()
 
+    def _stats(self) -> Stats:
+        gauges = {
+            "cache_entries": len(self._cache),
+            "cache_octets": self._cache.octets,
+            "prepared_replies": len(self._prepared),
+            "forwarding": self._forwarder.pending,
+            "connections": sum(one.held for one in self._tcp),
+            "waiting": sum(one.waiting for one in self._udp),
+        }
+        return Stats(dict(self._counters.values), self._timings.values, gauges)
+
     async def _listen(self) -> None:
         for address in self._config.listen:
             listener = listen_udp(address, self._config.port)
-            limiter, tcp_limits = self._limiter, TcpLimits(per_client=self._config.limits.connections)
-            parts = self._resolver, self._prepared, self._clock, self._counters
-            self._udp.append(UdpServer(listener, *parts, limiter=limiter, turn=self._turn))
             stream = listen_tcp(address, self._config.port)
-            self._tcp.append(TcpServer(stream, self._resolver, self._clock, self._counters, tcp_limits, limiter))
+            tcp_limits = TcpLimits(per_client=self._config.limits.connections)
+            rest = self._clock, self._counters
+            watched = self._limiter, self._timings
+            self._udp.append(UdpServer(listener, self._resolver, self._prepared, *rest, None, *watched, turn=self._turn))
+            self._tcp.append(TcpServer(stream, self._resolver, *rest, tcp_limits, *watched))
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:

@@ -17,6 +17,7 @@ from fairway_dns.client import FeedClient
 from fairway_dns.counters import Counters
 from fairway_dns.feed import BACKLOG, ZoneFeed
 from fairway_dns.protocol import VERSION, Begin, Chunk, Delta, End, Frame, FrameReader, Hello, decode, encode
+from fairway_dns.reports import Stats
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -38,7 +39,7 @@ async def feeding(path: Path) -> AsyncIterator[ZoneFeed]:
 @asynccontextmanager
 async def client(path: Path, counters: Counters | None = None, state: StateFile | None = None) -> AsyncIterator[Table]:
     table = Table(Zone)
-    task = asyncio.create_task(FeedClient(path, table, state, counters or Counters(), LOG, list).run())
+    task = asyncio.create_task(FeedClient(path, table, state, lambda: Stats((counters or Counters()).values), LOG, list).run())
     try:
         yield table
     finally:

@@ -46,6 +46,7 @@ async def test_data_that_cannot_be_sent_fails_one_name_only() -> None:
     assert (await bench.ask(FINE)).answer[0][0].address == "10.96.0.1"
     assert bench.counters.values == {
         "queries:A": 2, "transport:udp": 2, "errors:": 1, "replies:SERVFAIL": 1, "replies:NOERROR": 1,
+        "answers:service/A/SERVFAIL/udp/local": 1, "answers:service/A/NOERROR/udp/local": 1,
     }  # fmt: skip
 
 
