@@ -44,7 +44,7 @@ class NetworkSettings:
 
 def conflist(settings: NetworkSettings) -> dict[str, Any]:
     """The network list. Old runtimes choke on 1.1.0 as cniVersion and ignore cniVersions; new ones choose the newest."""
-    capabilities = ("portMappings", "bandwidth", "ips", "mac", "dns", "aliases", "io.kubernetes.cri.pod-annotations")
+    capabilities = ("portMappings", "bandwidth", "ips", "ipRanges", "mac", "dns", "aliases", "io.kubernetes.cri.pod-annotations")
     plugin: dict[str, Any] = {
         "type": BINARY,
         "agentSocket": settings.socket,
