@@ -254,7 +254,7 @@ class Forwarder:
         for flight in list(self._flights.values()):
             for attempt in [one for one in flight.attempts if one.server is server]:
                 attempt.cancel()
-                self.settle(flight, attempt, Unusable("a loop"))
+                self.settle(flight, attempt, Unusable("a loop", _servfail(EDE_UNREACHABLE, 0)))
 
     def _order(self, now: float) -> Sequence[Server]:
         """Servers as configured, clearly slower ones behind, those that failed lately last."""

@@ -208,25 +208,27 @@ class _Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def send(self, octets: bytes) -> None:
-        assert self._transport is not None
+        """Send one message, unless the connection is about to go, which its owner hears of."""
         self._used = asyncio.get_running_loop().time()
-        self._transport.write(len(octets).to_bytes(2, "big") + octets)
+        if self._transport is not None:
+            self._transport.write(len(octets).to_bytes(2, "big") + octets)
 
     def quiet_for(self, now: float) -> float:
         """Seconds since the last question."""
         return now - self._used
 
     def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close at once; nothing that has arrived is looked at any more."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.heard = asyncio.get_running_loop().time()
         buffer = self._buffer
         buffer += data
         start = 0
-        while len(buffer) - start >= 2:
+        while self._transport is not None and len(buffer) - start >= 2:
             end = start + 2 + int.from_bytes(buffer[start : start + 2], "big")
             if end > len(buffer):
                 break
@@ -236,4 +238,5 @@ class _Link(asyncio.Protocol):
         del buffer[:start]
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
         self._lost(self, error)
