@@ -61,11 +61,16 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(lab: Callable[..., Lab], sm
     assert untouched(one)
     assert call(one, "a", "CHECK", {}) == {}, "what is attached stays"
     assert call(one, "a", "DEL", {})["code"] == 11, "what cannot be recorded is not said to be done"
+    listed = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+    assert call(one, "a", "GC", {}, **listed)["code"] == 11
+    assert call(one, "a", "STATUS", {}, cniVersion="1.1.0") == {}, "which is no reason to move away"
     (small / "ballast").unlink()
     assert call(one, "a", "DEL", {}) == {}
     assert "code" not in call(one, "a", "ADD", {})
     assert "code" not in call(one, "b", "ADD", {}), "it recovers by itself"
     assert call(one, "b", "CHECK", {}) == {}
+    assert call(one, "b", "GC", {}, **listed) == {}
+    system.eventually(lambda: not system.objects(one, "attachments"), "both are gone")
 
 
 def test_a_read_only_state_directory_is_told(lab: Callable[..., Lab], small: Path) -> None:
@@ -75,7 +80,8 @@ def test_a_read_only_state_directory_is_told(lab: Callable[..., Lab], small: Pat
     system.eventually(lambda: remount(small, "ro"), "read-only")
     with pytest.raises(LabError, match="store"):
         one.start_agent()
-    assert call(one, "a", "CHECK", {})["code"] == 11
+    for command in ("ADD", "CHECK", "GC"):
+        assert call(one, "a", command, {}, cniVersion="1.1.0")["code"] == 11
     deletion = call(one, "a", "DEL", {})
     assert (deletion["code"], "cannot be kept" in deletion["msg"]) == (11, True), deletion
     assert remount(small, "rw")
