@@ -19,7 +19,7 @@ from fairway_core.world import World
 from fairway_store.kubernetes.events import Incident
 
 Tell = Callable[[Incident], None]
-PERSISTENT_SECONDS = 10.0
+PERSISTENT_SECONDS = 5.0
 """A problem that is over sooner is nobody's business but the log's."""
 TICK_SECONDS = 1.0
 DRIFT_SECONDS = 600.0

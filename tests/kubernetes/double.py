@@ -177,6 +177,8 @@ class Double:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return _status(401, "Unauthorized", "Unauthorized")
         fault = self._fault(verb)
+        if request.path in self.forbidden:
+            fault = Fault(verb, 403)
         if fault.status:
             return _status(fault.status, "Forbidden" if fault.status == 403 else "InternalError", "refused by the test")
         try:

@@ -53,6 +53,10 @@ class ServedDouble:
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self._call(lambda: self._double.delete(kind, namespace, name))
 
+    def look(self, function: Callable[[Double], T]) -> T:
+        """What `function` finds in, or does to, the double."""
+        return self._call(lambda: function(self._double))
+
     def outage(self) -> None:
         """Break all connections and refuse new ones."""
         asyncio.run_coroutine_threadsafe(self._double.stop(), self._loop).result(5)

@@ -61,14 +61,14 @@ def test_a_problem_that_lasts_is_told_once_each_time() -> None:
 
     problems.report("dns", "no worker answers")
     problems.report("store:Pod", "the API server is away", blocking=False)
-    assert after(0) == after(9) == []
+    assert after(0) == after(4) == []
     problems.report("dns", "no worker answers from revision 7")
     assert after(1) == after(60) == ["no worker answers from revision 7"]
     problems.clear("dns")
     after(1)
     problems.report("dns", "again")
     after(1)
-    assert after(10)[1:] == ["again"]
+    assert after(5)[1:] == ["again"]
 
 
 class Pods:
