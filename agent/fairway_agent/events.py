@@ -139,8 +139,11 @@ class EventSender:
 
     async def round(self) -> float:
         """Write what is due; seconds to wait beyond the usual."""
+        lost = 0
         while self._inbox:
-            self._book.note(self._inbox.popleft())
+            lost += not self._book.note(self._inbox.popleft())
+        if lost:
+            self._log.warning("incidents are not told as events: too many", extra={"incidents": lost})
         self._book.forget_old()
         try:
             while (series := self._book.next()) is not None:

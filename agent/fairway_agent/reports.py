@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from fairway_agent.anomalies import PodAnomalies
 from fairway_agent.condition import ConditionKeeper, Seen
@@ -23,6 +23,7 @@ from fairway_store.kubernetes.events import Incident, condition_of
 from fairway_store.kubernetes.writer import ClusterWriter
 
 GAP_REASON = "NotEnforced"
+AGAIN_SECONDS = 30.0
 
 
 class Reports:
@@ -65,7 +66,7 @@ class Reports:
         """Until cancelled; then the writer is closed. Without a writer only the node's own status learns of things."""
         alarm = DriftAlarm(self._metrics.repair_counts, self._problems, self._clock)
         async with asyncio.TaskGroup() as group:
-            group.create_task(alarm.run())
+            group.create_task(self._guarded(alarm.run))
             if self._writer is not None and self._sender is not None:
                 group.create_task(self._write(store, reconciler, self._writer, self._sender))
 
@@ -82,11 +83,19 @@ class Reports:
         keeper = ConditionKeeper(writer, self._node, why, look, self._problem, self._clock, self._log)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(sender.run())
-                group.create_task(teller.run())
-                group.create_task(keeper.run())
+                for part in (sender, teller, keeper):
+                    group.create_task(self._guarded(part.run))
         finally:
             await writer.close()
+
+    async def _guarded(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run for ever: what nobody foresaw about telling must not end the agent that has something to tell."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                self._log.exception("telling the cluster failed")
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _problem(self, what: str, fault: str) -> None:
         if fault:
