@@ -15,6 +15,7 @@ from fairway_agent.api.insight import HealthRoutes, InsightRoutes
 from fairway_agent.api.objects import ObjectRoutes
 from fairway_agent.api.server import application, serve_tcp, serve_unix
 from fairway_agent.cluster import learn
+from fairway_agent.cluster_dns import ClusterDns, ServedAddresses, listener
 from fairway_agent.config import Config
 from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
@@ -27,6 +28,7 @@ from fairway_agent.metrics_dns import SupervisorCollector, WorkerCollector
 from fairway_agent.names import Names
 from fairway_agent.node import Node
 from fairway_agent.objects import Objects
+from fairway_agent.own_node import OwnNode, OwnNodeCollector
 from fairway_agent.problems import Problems
 from fairway_agent.propagation import Propagation
 from fairway_agent.reconcile import Reconciler
@@ -83,6 +85,7 @@ class Agent:
         """Serve until cancelled; `on_ready` is called once the first state is live and the sockets listen."""
         async with AsyncExitStack() as stack:
             self._make_directories()
+            given_dns = tuple(self._config.dns.listen)
             store = await self._open_store()
             stack.push_async_callback(store.close)
             if self._clustered:
@@ -95,6 +98,11 @@ class Agent:
             self._reports.follow_pods(reconciler, self._config.node.podCIDRs)
             node = self._node(links)
             reconciler.subscribe(node)
+            supervisors: list[WorkerSupervisor] = []
+            cluster_dns = self._cluster_dns(given_dns, node, supervisors, reconciler)
+            if self._clustered:
+                reconciler.subscribe(cluster_dns)
+                reconciler.subscribe(self._own_node())
             peers = self._peers(links)
             reconciler.subscribe(peers)
             health = self._health(reconciler)
@@ -118,7 +126,9 @@ class Agent:
                 group.create_task(peers.run())
                 for supervisor in self._workers(feed):
                     await supervisor.start()
+                    supervisors.append(supervisor)
                     stack.push_async_callback(supervisor.detach)
+                group.create_task(cluster_dns.run())
                 attacher, recoverer = self._attachments(store, reconciler, links, conntrack)
                 await recoverer.run()
                 drift = Drift(
@@ -162,11 +172,12 @@ class Agent:
         config = self._config
         cidrs = tuple(config.node.podCIDRs)
         log = self._log.getChild("reconcile")
+        self._dns_rules = DnsRulesCompiler(tuple(config.dns.listen), config.dns.port)
         dataplane = Dataplane(
             LibnftablesRunner(),
             ServiceCompiler(config.node.name, cidrs),
             PolicyCompiler(),
-            (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), DnsRulesCompiler(tuple(config.dns.listen), config.dns.port)),
+            (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), self._dns_rules),
             conntrack,
             log,
         )
@@ -189,6 +200,22 @@ class Agent:
         config = self._config
         log = self._log.getChild("node")
         return Node(links, Sysctls(), config.dns.listen, config.cluster.serviceCIDRs, self._problems, log)
+
+    def _own_node(self) -> OwnNode:
+        own = OwnNode(self._config.node.name, self._config.node.podCIDRs, self._problems)
+        self._metrics.registry.register(OwnNodeCollector(own))
+        return own
+
+    def _cluster_dns(
+        self, given: Sequence[str], node: Node, workers: Sequence[WorkerSupervisor], reconciler: Reconciler
+    ) -> ClusterDns:
+        def rules(addresses: tuple[str, ...]) -> None:
+            self._dns_rules.serve(addresses)
+            reconciler.request_verify()
+
+        served = ServedAddresses(given, self._config.dns.listen)
+        listen = listener(node, workers, self._worker_argv)
+        return ClusterDns(served, listen, rules, self._problems, self._log.getChild("dns"))
 
     def _peers(self, links: KernelLinks) -> PeerRouting:
         config = self._config
@@ -215,29 +242,34 @@ class Agent:
         return Names(compiler, feed, self._live, self._problems)
 
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
-        config, paths = self._config, self._config.paths
-        log = self._log.getChild("dns")
-        given = tuple(map(parse_address, config.dns.upstreams)) or parse_resolv_conf(RESOLV_CONF.read_text(errors="replace"))
-        made = []
-        for number in range(config.dns.workers):
-            worker = WorkerConfig(
-                feed=str(paths.feed),
-                listen=tuple(config.dns.listen),
-                port=config.dns.port,
-                upstreams=given,
-                tls_ca=config.dns.tlsCAFile,
-                state=str(paths.state / f"zone-{number}.json"),
-                domain=config.cluster.domain,
-                private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
-                hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
-                stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
-                identity=config.node.name,
-                limits=ClientLimits(config.dns.limits.perClientQps, config.dns.limits.perClientConnections),
-                release=version("fairway"),
-            )
-            made.append(WorkerSupervisor(worker.argv(sys.executable), paths.run / f"dns-{number}.pid", log, feed))
+        paths, log = self._config.paths, self._log.getChild("dns")
+        listen = tuple(self._config.dns.listen)
+        made = [
+            WorkerSupervisor(self._worker_argv(number, listen), paths.run / f"dns-{number}.pid", log, feed)
+            for number in range(self._config.dns.workers)
+        ]
         self._metrics.registry.register(SupervisorCollector(made))
         return made
+
+    def _worker_argv(self, number: int, listen: tuple[str, ...]) -> Sequence[str]:
+        config, paths = self._config, self._config.paths
+        given = tuple(map(parse_address, config.dns.upstreams)) or parse_resolv_conf(RESOLV_CONF.read_text(errors="replace"))
+        worker = WorkerConfig(
+            feed=str(paths.feed),
+            listen=listen,
+            port=config.dns.port,
+            upstreams=given,
+            tls_ca=config.dns.tlsCAFile,
+            state=str(paths.state / f"zone-{number}.json"),
+            domain=config.cluster.domain,
+            private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
+            hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
+            stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
+            identity=config.node.name,
+            limits=ClientLimits(config.dns.limits.perClientQps, config.dns.limits.perClientConnections),
+            release=version("fairway"),
+        )
+        return worker.argv(sys.executable)
 
     def _attachments(
         self, store: Store, reconciler: Reconciler, links: KernelLinks, conntrack: Conntrack

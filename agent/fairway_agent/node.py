@@ -68,6 +68,10 @@ class Node:
             self._log.warning("kernel setting changed", extra={"sysctl": name, "was": old, "now": wanted[name]})
         return len(changed)
 
+    def answer_on(self, dns: Sequence[str]) -> None:
+        """Other DNS addresses from the next `ensure` on."""
+        self._dns = tuple(dns)
+
     def ensure(self) -> int:
         """Settings, the DNS addresses and the way to virtual IPs; how many settings were wrong. Blocking; for worker threads."""
         changed = self.ensure_settings()

@@ -20,13 +20,14 @@ OWNER: Owner = ("Dns",)
 
 class DnsRulesCompiler:
     """The nft compiler (fairway_kernel.nft.compiler) of the DNS part: sets `dns4` and `dns6` with the listening addresses, and
-    NOTRACK for UDP and TCP to and from `port` of them. The elements depend on the configuration alone.
+    NOTRACK for UDP and TCP to and from `port` of them. The elements depend on the addresses alone.
 
     Raises ValueError for what is no address.
     """
 
     def __init__(self, addresses: Sequence[str], port: int = 53) -> None:
         self._addresses = tuple(canonical_address(address) for address in addresses)
+        self._told: tuple[str, ...] | None = None
         self._layout = Layout(
             sets=(SetDecl("dns4", ("ipv4_addr",)), SetDecl("dns6", ("ipv6_addr",))),
             chains=(_chain("prerouting", port), _chain("output", port)),
@@ -40,11 +41,17 @@ class DnsRulesCompiler:
     def learn(self, actual: Elements) -> None:
         """Nothing to learn: no numbers are handed out here."""
 
+    def serve(self, addresses: Sequence[str]) -> None:
+        """Other addresses from the next update on. From any thread."""
+        self._addresses = tuple(canonical_address(address) for address in addresses)
+
     def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
-        """The addresses, on the first call; nothing changes afterwards."""
-        if len(before.objects):
+        """The addresses, if they have not been told yet."""
+        addresses = self._addresses
+        if addresses == self._told:
             return {}
-        slots = (Slot("dns6" if family_of(address) == 6 else "dns4", (address,)) for address in self._addresses)
+        self._told = addresses
+        slots = (Slot("dns6" if family_of(address) == 6 else "dns4", (address,)) for address in addresses)
         return {OWNER: dict.fromkeys(slots, ())}
 
 

@@ -69,6 +69,12 @@ class WorkerSupervisor:
         await self._begin()
         self._task = asyncio.create_task(self._watch())
 
+    async def change(self, argv: Sequence[str]) -> None:
+        """Go on with a worker of other arguments, as `start` does. Raises OSError."""
+        await self.detach()
+        self._argv = tuple(argv)
+        await self.start()
+
     async def stop(self) -> None:
         """End the worker too: SIGTERM, then SIGKILL."""
         await self.detach()
