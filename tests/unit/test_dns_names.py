@@ -67,8 +67,26 @@ def test_addresses_of_servers() -> None:
     assert parse_address("fd00::1") == Address("fd00::1", 53)
     assert parse_address("[fd00::1]:54") == Address("fd00::1", 54)
     assert str(parse_address("[fd00::1]:54")) == "[fd00::1]:54"
-    for bad in ("dns.example", "1.1.1.1:x", "1.1.1.1:70000", ""):
+    assert parse_address("[fe80::1%eth0]:54") == Address("fe80::1%eth0", 54)
+    for bad in ("dns.example", "1.1.1.1:x", "1.1.1.1:70000", "", "[fd00::1", "[fd00::1]54", "1.1.1.1#name"):
         with pytest.raises(UserError):
+            parse_address(bad)
+
+
+def test_addresses_of_servers_over_tls() -> None:
+    assert parse_address("tls://192.0.2.1#dns.example") == Address("192.0.2.1", 853, "dns.example")
+    assert parse_address("tls://[2001:db8::1]:8853#DNS.example.") == Address("2001:db8::1", 8853, "dns.example")
+    assert parse_address("tls://fe80::1%eth0#dns.example") == Address("fe80::1%eth0", 853, "dns.example")
+    for text in ("tls://192.0.2.1:853#dns.example", "tls://[2001:db8::1]:853#dns.example"):
+        assert str(parse_address(text)) == text
+    for bad in (
+        "tls://192.0.2.1",
+        "tls://192.0.2.1#",
+        "tls://#dns.example",
+        "tls://dns.example#dns.example",
+        "tls://192.0.2.1#a b",
+    ):
+        with pytest.raises(UserError, match="DNS"):
             parse_address(bad)
 
 
@@ -90,8 +108,10 @@ def test_hosts_and_stub_zones_survive_the_command_line() -> None:
         ("169.254.20.10",),
         state="/state",
         hosts=(("box.example", ("10.7.0.1", "fd00::7")),),
-        stubs=(("corp.example", (Address("10.1.1.1"), Address("fd00::1", 5353))),),
+        stubs=(("corp.example", (Address("10.1.1.1"), Address("fd00::1", 5353), Address("fd00::1", 853, "dns.corp.example"))),),
+        tls_ca="/etc/ca.pem",
     )
+    assert config.uses_tls
     assert parse_arguments(config.argv("python")[3:]) == config
     for words in (
         ("--host", "box"),
