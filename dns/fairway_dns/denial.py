@@ -57,7 +57,7 @@ def expand(data: bytes, pos: int) -> tuple[bytes, int]:
     """
     made = bytearray()
     after, bound = 0, pos
-    while pos < len(data) and len(made) < MAX_NAME:
+    while pos < len(data):
         length = data[pos]
         if length >= 0xC0 and pos + 2 <= len(data):
             after = after or pos + 2
@@ -65,11 +65,11 @@ def expand(data: bytes, pos: int) -> tuple[bytes, int]:
             if pos >= bound:
                 raise WireError("pointer that does not point back")
             bound = pos
-        elif length > 63:
-            raise WireError("unknown label type")
+        elif length > 63 or len(made) + 1 + length > MAX_NAME:
+            raise WireError("unknown label type, or a name that is too long")
         else:
             made += data[pos : pos + 1 + length]
             pos += 1 + length
             if not length:
                 return bytes(made), after or pos
-    raise WireError("name runs out of the message or is too long")
+    raise WireError("name runs out of the message")
