@@ -19,6 +19,7 @@ from fairway_dns.names import to_key
 from fairway_dns.question import Asked
 from fairway_kernel.netns import run_in
 
+NAME = "dns.example"
 QUICK = ForwardLimits(patience=0.3, total=1.5)
 
 
@@ -112,3 +113,29 @@ def truncating(data: bytes) -> bytes:
 
 def plain(*hosts: str, **more: object) -> Forwarder:
     return Forwarder([Address(host) for host in hosts], (), SystemClock(), QUICK, **more)  # type: ignore[arg-type]
+
+
+def certificates(path: Path) -> Path:
+    """In the folder: an authority (ca.pem), and keys and certificates of two servers for NAME, one by the authority (good), one
+    by itself (rogue). The folder again.
+    """
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], check=True, cwd=path, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    (path / "names").write_text(f"subjectAltName=DNS:{NAME}\nbasicConstraints=CA:FALSE\n")
+    subject, names = ("-subj", f"/CN={NAME}"), ("-addext", f"subjectAltName=DNS:{NAME}")
+    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-x509", *key, "-days", "2", *subject, *names, "-keyout", "rogue.key", "-out", "rogue.pem")
+    openssl("req", "-new", *key, *subject, "-keyout", "good.key", "-out", "good.csr")
+    sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    openssl("x509", "-req", "-in", "good.csr", *sign, "-out", "good.pem")
+    return path
+
+
+def shows(authority: Path, which: str) -> ssl.SSLContext:
+    """What a server shows."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority / f"{which}.pem", authority / f"{which}.key")
+    return context

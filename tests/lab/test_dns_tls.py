@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
-from tests.lab.nameservers import QUICK, Connections, Udp, asked, at_once, inside
+from tests.lab.nameservers import NAME, QUICK, Connections, Udp, asked, at_once, certificates, inside, shows
 
 from fairway_core.clock import SystemClock
 from fairway_core.errors import UserError
@@ -18,35 +16,10 @@ from fairway_dns.tls import client_context
 
 pytestmark = pytest.mark.needs_root
 
-NAME = "dns.example"
-
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority (ca.pem), and two servers' keys and certificates: `dns.example` of that authority (good), the
-    same name signed by itself (rogue).
-    """
-    path = tmp_path_factory.mktemp("authority")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, cwd=path, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    (path / "names").write_text(f"subjectAltName=DNS:{NAME}\nbasicConstraints=CA:FALSE\n")
-    subject, names = ("-subj", f"/CN={NAME}"), ("-addext", f"subjectAltName=DNS:{NAME}")
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl("req", "-x509", *key, "-days", "2", *subject, *names, "-keyout", "rogue.key", "-out", "rogue.pem")
-    openssl("req", "-new", *key, *subject, "-keyout", "good.key", "-out", "good.csr")
-    sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    openssl("x509", "-req", "-in", "good.csr", *sign, "-out", "good.pem")
-    return path
-
-
-def shows(authority: Path, which: str) -> ssl.SSLContext:
-    """What a server shows."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(authority / f"{which}.pem", authority / f"{which}.key")
-    return context
+    return certificates(tmp_path_factory.mktemp("authority"))
 
 
 def secure(authority: Path, *servers: Address) -> Forwarder:

@@ -13,8 +13,11 @@ import dns.rcode
 import pytest
 from tests.lab.nameservers import Connections, Udp, answered, asked, at_once, denied, inside, plain, send, truncating, until
 
+from fairway_core.clock import FakeClock
+from fairway_dns.cache import Cache
 from fairway_dns.counters import Counters
 from fairway_dns.names import to_key
+from fairway_dns.prefetch import Prefetcher
 from fairway_dns.question import Asked
 from fairway_dns.response import Response
 from fairway_dns.turn import Turn
@@ -163,6 +166,40 @@ def test_an_upstream_that_ends_probes_itself_is_no_loop(namespace: str) -> None:
         kinds = [dns.message.from_wire(data).question[0].rdtype for data in server.seen]
         assert kinds.count(13) == 1
         assert "loops:" not in counters.values
+        await uplink.close()
+
+    inside(namespace, body)
+
+
+def test_renewals_are_fetched_in_the_background_and_bounded(namespace: str) -> None:
+    async def body() -> None:
+        silent: list[bytes] = []
+        server = await Udp(lambda data: None if silent else answered(dns.message.from_wire(data))).start("127.0.0.2")
+        clock, uplink, counters = FakeClock(), plain("127.0.0.2"), Counters()
+        cache = Cache(clock)
+        Prefetcher(cache, uplink, counters)
+        names = [asked(f"n{n}.example") for n in range(40)]
+
+        async def warm(these: list[Asked]) -> None:
+            for one in these:
+                cache.put(one, await uplink.resolve(one))
+                for _ in range(3):
+                    cache.get(one)
+
+        await warm(names[:1])
+        clock.advance(59)
+        assert cache.get(names[0]) is not None
+        await until(lambda: len(server.seen) == 2)
+        await until(lambda: cache.get(names[0]).expires > clock.monotonic() + 50)  # type: ignore[union-attr]
+        await warm(names)
+        silent.append(b"")
+        clock.advance(59)
+        for one in names:
+            cache.get(one)
+        assert uplink.pending == 32
+        await until(lambda: uplink.pending == 0)
+        assert all(cache.get(one) for one in names)
+        assert counters.values == {"prefetched:": 33}
         await uplink.close()
 
     inside(namespace, body)
