@@ -74,7 +74,11 @@ def _static(result: AttachResult) -> list[dict[str, str]]:
 def _by_family(result: AttachResult) -> dict[str, Any]:
     """0.1 and 0.2 have room for one address of each family."""
     return {
-        f"ip{family_of(ip)}": {"ip": _prefixed(ip), "gateway": _GATEWAY[family_of(ip)], "routes": [_route(ip)]}
+        f"ip{family_of(ip)}": {
+            "ip": _prefixed(ip),
+            "gateway": _GATEWAY[family_of(ip)],
+            "routes": [_route(ip), *(route for route in _static(result) if family_of(route["dst"]) == family_of(ip))],
+        }
         for ip in reversed(result.ips)
     }
 

@@ -18,7 +18,7 @@ from fairway_kernel.link.objects import Bridge
 
 pytestmark = pytest.mark.needs_root
 
-ROUNDS = 25
+ROUNDS = 12
 
 
 def attachment(number: int, path: str) -> Attachment:

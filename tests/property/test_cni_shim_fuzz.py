@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 SOURCE = Path(__file__).parents[2] / "cni" / "shim" / "shim.c"
 COMMON = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
-BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SECONDS = 60
 
 COMMANDS = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "", "NONE"])
@@ -141,8 +141,7 @@ class answering:
 
 
 INPUTS = (
-    b"", b"{", b'{"a":"\\ud83d\\ude00\xc3\xa4"', b'{"a":' + b"[" * 70, b'{"name":"' + b"x" * 5000 + b'",', b"\xff" * 100,
-    b'{"a":1e', b'"',
+    b"", b'{"a":"\\ud83d\\ude00\xc3\xa4"', b'{"a":' + b"[" * 70, b'{"name":"' + b"x" * 5000 + b'",' + b"\xff" * 9,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -251,6 +252,14 @@ def test_results_have_the_shape_of_their_version(version: str) -> None:
     assert [ip.get("version") for ip in document["ips"]] == (["4", "6"] if version < "1" else [None, None])
     assert ("mtu" in inside) == (version == "1.1.0")
     assert len(document["routes"]) == 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_static_routes_are_in_the_result_of_every_version(version: str) -> None:
+    document = json.loads(render_result(replace(RESULT, routes=("198.51.100.0/24", "2001:db8::/32")), version))
+    routes = document.get("routes") or [route for name in ("ip4", "ip6") for route in document[name]["routes"]]
+    assert sorted(route["dst"] for route in routes) == ["0.0.0.0/0", "198.51.100.0/24", "2001:db8::/32", "::/0"]
+    assert all((":" in route["dst"]) == (":" in route["gw"]) for route in routes)
 
 
 def test_the_interface_index_is_right_without_a_bridge() -> None:
