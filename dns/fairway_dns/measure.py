@@ -50,7 +50,7 @@ class NameKinds:
         self._stubs = tuple(stubs)
         self._domain = to_key(domain)
         self._reverse = to_key("arpa")
-        self._special = tuple(map(to_key, ("localhost", "invalid", "onion", "alt")))
+        self._special = tuple(map(to_key, ("localhost", "invalid", "onion", "alt", "test")))
 
     def of(self, name: bytes) -> str:
         """The label for a key."""

@@ -281,10 +281,3 @@ def _opt(query: Query, tail: Tail, options: bytes) -> bytes:
         options += pack_option(EDE, tail.ede.to_bytes(2, "big") + tail.text.encode()[:MAX_OPTION])
     ttl = (tail.rcode >> 4) << 24 | (DO if query.dnssec else 0)
     return b"\0" + _FIXED.pack(OPT, UDP_PAYLOAD, ttl, len(options)) + options
-
-
-def build_query(ident: int, name: bytes, qtype: int, *, edns: bool, dnssec: bool, checking_disabled: bool) -> bytes:
-    """A recursive query for an upstream, in class IN; with OPT it advertises the payload size that avoids fragments."""
-    head = _COUNTS.pack(ident, RD | (CD if checking_disabled else 0), 1, 0, 0, int(edns))
-    opt = b"\0" + _FIXED.pack(OPT, UDP_PAYLOAD, DO if dnssec else 0, 0) if edns else b""
-    return head + name + _PAIR.pack(qtype, IN) + opt
