@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fairway_agent.problems import Problems
@@ -28,26 +29,44 @@ DRIFT_LIMIT = 20
 UNSENT = "store"
 """Problems with the API server itself cannot be told to it."""
 
-REASONS: Mapping[str, str] = {
-    "nft": "RulesNotInPlace",
-    "node": "NodeNotSetUp",
-    "sysctl": "KernelSettingsWrong",
-    "dns": "NamesNotServed",
-    "object": "NotUnderstood",
-    "pod-ip": "AddressConflict",
-    "pod-range": "AddressOutsideRange",
-    "drift": "ChangedByOthers",
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """How problems of a sort are told. `kind`: what the rest of their key names, where it does not say it itself."""
+
+    reason: str
+    kind: str = ""
+    shared: bool = False
+    """Every node sees the same."""
+
+
+SORTS: Mapping[str, Sort] = {
+    "nft": Sort("RulesNotInPlace"),
+    "node": Sort("NodeNotSetUp"),
+    "sysctl": Sort("KernelSettingsWrong"),
+    "dns": Sort("NamesNotServed"),
+    "cluster-dns": Sort("NamesNotServed"),
+    "drift": Sort("ChangedByOthers"),
+    "node-ranges": Sort("PodCIDRChanged"),
+    "node-missing": Sort("NodeMissing"),
+    "peer-range": Sort("PodCIDRConflict", "Node", shared=True),
+    "peer-route": Sort("NoRouteToNode"),
+    "health-port": Sort("HealthPortTaken"),
+    "health-port-claim": Sort("HealthPortTaken", "Service", shared=True),
+    "tenants": Sort("TenantsDisagree", "Namespace", shared=True),
+    "object": Sort("NotUnderstood", shared=True),
+    "pod-ip": Sort("AddressConflict", shared=True),
+    "pod-range": Sort("AddressOutsideRange"),
 }
-OTHER_REASON = "NetworkProblem"
-SHARED = frozenset({"object", "pod-ip"})
-"""Every node sees the same."""
+OTHER = Sort("NetworkProblem")
 
 
 def incident_of(problem: str, text: str, node: str, world: World) -> Incident:
     """The incident of an open problem: about the object its key names after the colon, else about the node."""
-    kind, _, rest = problem.partition(":")
-    about = _key(rest) or Key("Node", "", node)
-    return Incident(about, REASONS.get(kind, OTHER_REASON), text, _uid(world, about), kind in SHARED)
+    name, _, rest = problem.partition(":")
+    sort = SORTS.get(name, OTHER)
+    about = _key(f"{sort.kind}/{rest}" if sort.kind else rest) or Key("Node", "", node)
+    return Incident(about, sort.reason, text, _uid(world, about), sort.shared)
 
 
 def _key(text: str) -> Key | None:

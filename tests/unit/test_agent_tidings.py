@@ -40,6 +40,11 @@ def with_uid(document: dict[str, Any], uid: str) -> dict[str, Any]:
         ("object:Node/n7", "Node/n7", "NotUnderstood", True),
         ("pod-range:Pod/shop/web-1", "Pod/shop/web-1", "AddressOutsideRange", False),
         ("drift:links", "Node/n1", "ChangedByOthers", False),
+        ("peer-range:n7", "Node/n7", "PodCIDRConflict", True),
+        ("peer-route:n7", "Node/n1", "NoRouteToNode", False),
+        ("tenants:shop", "Namespace/shop", "TenantsDisagree", True),
+        ("health-port-claim:shop/web", "Service/shop/web", "HealthPortTaken", True),
+        ("health-port:0.0.0.0:10256", "Node/n1", "HealthPortTaken", False),
         ("of:Pod/too/many/parts", "Node/n1", "NetworkProblem", False),
     ],
 )
