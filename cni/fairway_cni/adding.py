@@ -1,6 +1,7 @@
 """ADD: from a request to a container that is attached.
 
-Order: address, Attachment (unconfirmed) and Pod in one commit, rules and names live, then the wire; confirmed in the background.
+Order: address; Attachment (unconfirmed) and Pod in one commit, rules and names live, and meanwhile the pair, down; then it is
+connected; confirmed in the background.
 A crash between any two steps leaves something that the next ADD or DEL of the key, or `fairway_cni.recover`, recognises and
 finishes.
 """
@@ -64,7 +65,7 @@ class Adder:
         if reason:
             raise CniError(faults.TRY_LATER, "the agent cannot attach containers now", reason)
         await self._expect_pod(request)
-        target = await self._inspect(request)
+        target = self._wires.inspect(request.netns, _wanted(request).mtu)
         await self._clear_leftovers(who)
         self._spool.forget(who)
         return await self._wire(request, who, target)
@@ -79,13 +80,6 @@ class Adder:
             await self._control.expect_pod(key, args.uid)
         except StoreUnavailable as fault:
             raise CniError(faults.TRY_LATER, "the Pod is not known yet", str(fault)) from fault
-
-    async def _inspect(self, request: Request) -> Target:
-        """On the event loop if it is but one look at a file system in memory; a thread costs more than that."""
-        mtu = _wanted(request).mtu or self._wires.known_mtu
-        if mtu:
-            return self._wires.inspect(request.netns, mtu)
-        return await self._threads.run(self._wires.inspect, request.netns, 0)
 
     async def _clear_leftovers(self, who: Identity) -> None:
         """Remove what an earlier ADD of this key left; raise if it left a working attachment."""
@@ -110,8 +104,7 @@ class Adder:
         claim = await self._claim(request, who, wanted)
         attachment = _planned(request, who, target, claim, self._facts.boot_id)
         try:
-            attachment, revision = await self._records.declare(attachment, _said_of(request))
-            await self._threads.run(self._wires.attach, attachment)
+            attachment, revision = await self._connect(attachment, _said_of(request))
             await self._flush_ports(attachment)
             await self._control.named(revision)
         except BaseException as fault:
@@ -121,6 +114,13 @@ class Adder:
             raise _explained(fault, attachment) from fault
         self._records.succeeded(attachment, revision)
         return self._result(attachment, request)
+
+    async def _connect(self, attachment: Attachment, said: Said) -> tuple[Attachment, int]:
+        """The pair is made while the record goes to the disk and the rules to the kernel; it is connected after both."""
+        with self._wires.wiring(attachment) as wiring:
+            declared = await self._threads.beside(wiring.prepare, self._records.declare(attachment, said))
+            await self._threads.run(wiring.connect)
+        return declared
 
     async def _claim(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
         """Addresses and ports; what a container that is just leaving still has is waited for."""
@@ -172,6 +172,7 @@ def _refuse_impossible(wanted: Wanted) -> None:
     if wanted.mode != CHAINED:
         return
     names = {"bandwidth": "bandwidth", "routes": "routes", "sysctls": "sysctl", "mac": "mac", "ips": "ips", "ranges": "ipRanges"}
+    names |= {"mtu": "mtu", "ipam": "ipam"}
     asked = [name for field, name in names.items() if getattr(wanted, field)]
     if asked:
         text = f"{', '.join(asked)}: not for an interface that another plugin made"
@@ -204,6 +205,7 @@ def _planned(request: Request, who: Identity, target: Target, claim: Claim, boot
         sysctls=wanted.sysctls,
         # Who made the interface decides about it, unless the network says otherwise.
         masquerade=wanted.mode != CHAINED if wanted.masquerade is None else wanted.masquerade,
+        search_completion=wanted.search_completion,
         delegate=claim.delegate,
     )
 

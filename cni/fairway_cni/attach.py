@@ -179,6 +179,10 @@ class Attacher:
         """Whether its ADD has succeeded; the store learns that a little later."""
         return self._records.confirmed(attachment)
 
+    def at_work(self, host_ifname: str) -> bool:
+        """Whether a call is at work on the attachment whose link has this name."""
+        return self._locks.held(host_ifname[3:])
+
     async def repair(self, attachment: Attachment) -> list[Exception]:
         """Put back what is missing on the node's side."""
         return await self._mend(attachment, self._wires.mend)

@@ -37,6 +37,10 @@ class KeyedLocks:
 
         return release
 
+    def held(self, key: str) -> bool:
+        """Whether somebody holds the key or waits for it."""
+        return key in self._locks
+
     def _leave(self, key: str) -> None:
         lock, users = self._locks.pop(key)
         if users > 1:

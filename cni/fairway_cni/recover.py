@@ -46,6 +46,14 @@ class Recovery:
     def __bool__(self) -> bool:
         return bool(self.remove or self.rewire or self.repair or self.orphans or self.strays)
 
+    def leaving(self, at_work: Callable[[str], bool]) -> Recovery:
+        """The same without links by whose name `at_work` holds: their order is the business of the call that is at work there."""
+        remove, rewire, repair = (
+            tuple(item for item in items if not at_work(item.host_ifname)) for items in (self.remove, self.rewire, self.repair)
+        )
+        orphans = tuple(name for name in self.orphans if not at_work(name))
+        return replace(self, remove=remove, rewire=rewire, repair=repair, orphans=orphans)
+
 
 def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[str, bool], boot_id: str) -> Recovery:
     """Compare what should be with what is. `alive`: by attachment name, whether its path still leads to its namespace.
@@ -101,12 +109,12 @@ class Recoverer:
     async def run(self) -> Recovery:
         """Replay spooled deletions, then recover; what was done. Costs time in the number of attachments and links."""
         await self.replay()
-        # Links first: whatever they show was declared before, so a newer world cannot take a fresh link for an orphan.
+        # Links first: whatever they show is in the world read later, or a call is at work on it.
         node = await asyncio.to_thread(self._kernel.links.read)
         known = self._control.world().attachments()
         attachments = [replace(item, confirmed=self._attacher.confirmed(item)) for item in known]
         alive = await asyncio.to_thread(_alive, attachments, self._kernel.identify)
-        found = decide(attachments, node, alive, self._attacher.facts.boot_id)
+        found = decide(attachments, node, alive, self._attacher.facts.boot_id).leaving(self._attacher.at_work)
         work = [
             *(self._attacher.bury(item) for item in found.remove),
             *(self._attacher.rewire(item) for item in found.rewire),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from fairway_cni import faults, plan
@@ -15,10 +14,7 @@ from fairway_cni.netconf import BRIDGE, CHAINED
 from fairway_cni.plan import NodeFacts
 from fairway_core.errors import KernelError
 from fairway_core.model import Attachment, HostPort
-from fairway_kernel.link.objects import Bridge, LinkManager
-
-MTU_SECONDS = 1.0
-"""How long the MTU of the default route's device is taken to be the same."""
+from fairway_kernel.link.objects import Bridge, LinkManager, PreparedLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,30 @@ class Target:
     mtu: int
 
 
+class Wiring:
+    """The link of one attachment in the making: `prepare`, then `connect`. Blocking; nothing passes before `connect`.
+
+    Both raise KernelError and leave no link behind then.
+    """
+
+    def __init__(self, make: Callable[[], PreparedLink | None]) -> None:
+        self._make = make
+        self._link: PreparedLink | None = None
+
+    def prepare(self) -> None:
+        """Bridge, pair, both sides, but for the node's end coming up."""
+        self._link = self._make()
+
+    def connect(self) -> None:
+        """Let packets pass."""
+        if self._link is not None:
+            self._link.connect()
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+
 class Wires:
     """Link work for attachments. A bridge is looked after once and then taken to be there until something fails."""
 
@@ -51,32 +71,20 @@ class Wires:
         self._links = kernel.links
         self._facts = facts
         self._bridges: set[Bridge] = set()
-        self._mtu = (-MTU_SECONDS, 0)
         self._bridge_lock = threading.Lock()
+        self._users_lock = threading.Lock()
         self._users: Counter[str] = Counter()
         """How many calls are at work at each bridge."""
 
     def inspect(self, netns: str, mtu: int) -> Target:
-        """Look at the target of an ADD. Raises CniError if it is no namespace, or the node's own."""
+        """Look at the target of an ADD, without blocking. Raises CniError if it is no namespace, or the node's own."""
         try:
             netns_id = self._kernel.identify(netns)
         except KernelError as fault:
             raise CniError(faults.ENVIRONMENT, f"CNI_NETNS: {netns} is no network namespace", str(fault)) from fault
         if netns_id == self._facts.host_netns:
             raise CniError(faults.HOST_NAMESPACE, f"CNI_NETNS: {netns} is the node's own network namespace")
-        return Target(netns_id, mtu or self.known_mtu or self._default_mtu())
-
-    @property
-    def known_mtu(self) -> int:
-        """The MTU of interfaces that ask for none, if it can be told without looking; else 0."""
-        at, mtu = self._mtu
-        return self._facts.mtu or (mtu if time.monotonic() <= at + MTU_SECONDS else 0)
-
-    def _default_mtu(self) -> int:
-        """Looking it up costs time in the number of links, and it hardly ever changes."""
-        mtu = self._links.default_mtu()
-        self._mtu = (time.monotonic(), mtu)
-        return mtu
+        return Target(netns_id, mtu or self._facts.mtu or self._links.default_mtu())
 
     def alive(self, attachment: Attachment) -> bool:
         """Whether the container still has the interface that was made for it."""
@@ -92,21 +100,31 @@ class Wires:
             return inside.exists and set(attachment.ips) <= set(inside.ips)
         return inside.exists and inside.mac == attachment.mac
 
+    @contextmanager
+    def wiring(self, attachment: Attachment) -> Iterator[Wiring]:
+        """The link of an attachment, to be made within the block; its bridge stays for as long."""
+        with self._using_bridge(attachment), closing(Wiring(lambda: self._make(attachment))) as wiring:
+            yield wiring
+
     def attach(self, attachment: Attachment) -> None:
         """Bridge, pair, both sides. Raises KernelError; leaves no link behind then."""
+        with self.wiring(attachment) as wiring:
+            wiring.prepare()
+            wiring.connect()
+
+    def _make(self, attachment: Attachment) -> PreparedLink | None:
         if attachment.mode == CHAINED:
-            return
-        with self._using_bridge(attachment):
-            known = self._prepare(attachment)
-            try:
-                self._links.attach(plan.veth_of(attachment))
-            except KernelError:
-                self._bridges.clear()
-                if not known:
-                    raise
-                # The bridge may have gone since it was looked at; if it has not, the second failure tells the same.
-                self._prepare(attachment)
-                self._links.attach(plan.veth_of(attachment))
+            return None
+        known = self._prepare(attachment)
+        try:
+            return self._links.prepare(plan.veth_of(attachment))
+        except KernelError:
+            self._bridges.clear()
+            if not known:
+                raise
+            # The bridge may have gone since it was looked at; if it has not, the second failure tells the same.
+            self._prepare(attachment)
+            return self._links.prepare(plan.veth_of(attachment))
 
     def mend(self, attachment: Attachment) -> None:
         """Put back what is missing on the node's side of an existing link. Raises KernelError."""
@@ -120,8 +138,7 @@ class Wires:
     def drop_bridge(self, name: str, is_needed: Callable[[], bool]) -> bool:
         """Remove a bridge of ours unless a call is at work there or `is_needed`; whether it is gone. Raises KernelError.
 
-        An attachment is in the world before its wires are made: who is not seen by `is_needed` comes here later, and makes the
-        bridge anew.
+        Who comes to use it while it is being removed makes it anew.
         """
         with self._bridge_lock:
             if self._users[name] or is_needed():
@@ -133,12 +150,12 @@ class Wires:
     @contextmanager
     def _using_bridge(self, attachment: Attachment) -> Iterator[None]:
         name = plan.bridge_name(attachment.network)
-        with self._bridge_lock:
+        with self._users_lock:
             self._users[name] += 1
         try:
             yield
         finally:
-            with self._bridge_lock:
+            with self._users_lock:
                 self._users[name] -= 1
                 if not self._users[name]:
                     del self._users[name]

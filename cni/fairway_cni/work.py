@@ -23,11 +23,29 @@ class WorkThreads:
     async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run blocking work. A cancelled caller learns of it when the work is over: undoing must not race with doing."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        await _over(future)
+        return future.result()
+
+    async def beside(self, work: Callable[[], None], other: Coroutine[Any, Any, T]) -> T:
+        """Run blocking work while `other` goes on; the value of `other` when both are over. Of two errors its own is raised."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait({future})
-            raise
+            value = await other
+        finally:
+            await _over(future)
+            fault = future.exception()
+        if fault is not None:
+            raise fault
+        return value
+
+
+async def _over(future: asyncio.Future[Any]) -> None:
+    """Wait until the future is done; a cancellation is passed on after that."""
+    try:
+        await asyncio.wait({future})
+    except asyncio.CancelledError:
+        await asyncio.wait({future})
+        raise
 
 
 class Background:

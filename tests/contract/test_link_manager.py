@@ -68,6 +68,32 @@ def veth(netns: str, number: int, bridged: bool = True, **changes: object) -> Ve
 
 
 @pytest.mark.parametrize("bridged", [True, False])
+def test_nothing_leads_to_what_is_prepared_until_it_is_connected(stage: Stage, bridged: bool) -> None:
+    stage.links.ensure_bridge(BRIDGE)
+    one = veth(stage.container("a"), 5, bridged)
+    prepared = stage.links.prepare(one)
+    before = stage.links.read()
+    assert [(item.host_ifname, item.up) for item in before.veths] == [(one.host_ifname, False)]
+    assert (before.routes, before.neighbours) == ((), ())
+    prepared.connect()
+    prepared.close()
+    prepared.close()
+    after = stage.links.read()
+    assert [item.up for item in after.veths] == [True]
+    assert [address for address, _ in after.routes] == sorted(one.ips)
+
+
+def test_connecting_what_has_gone_is_an_error(stage: Stage) -> None:
+    one = veth(stage.container("a"), 5, bridged=False)
+    prepared = stage.links.prepare(one)
+    stage.links.detach(one.host_ifname, one.ips)
+    with pytest.raises(KernelError) as caught:
+        prepared.connect()
+    assert caught.value.errno == errno.ENODEV
+    prepared.close()
+
+
+@pytest.mark.parametrize("bridged", [True, False])
 def test_attach_makes_both_sides(stage: Stage, bridged: bool) -> None:
     stage.links.ensure_bridge(BRIDGE)
     one = veth(stage.container("a"), 5, bridged)

@@ -7,7 +7,8 @@ import errno
 import json
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from fairway_core.keys import Key
 from fairway_core.model import Attachment, HostPort
 from fairway_kernel.link.fake import FakeLinks
 from fairway_kernel.link.objects import Veth
-from fairway_store.api import Put
+from fairway_store.api import Put, Write
 
 LOG = logging.getLogger("test")
 FACTS = NodeFacts("node-1", "boot-1", "host", nameservers=("169.254.20.10",))
@@ -120,18 +121,66 @@ async def test_add_declares_then_wires_then_confirms(node: Node) -> None:
     assert [ip["address"] for ip in result["ips"]] == ["10.1.0.2/32", "fd00::2/128"]
     assert result["interfaces"][2]["mac"] == "0a:58:0a:01:00:02"
     assert result["dns"]["search"][0] == "shop.svc.cluster.local"
-    assert node.links.calls[:2] == [("ensure_bridge", "fw-net"), ("attach", attachment.host_ifname)]
+    link = attachment.host_ifname
+    assert node.links.calls == [("ensure_bridge", "fw-net"), ("prepare", link), ("connect", link)]
     await node.attacher.drain()
     assert node.attachments[0].confirmed
     alias = node.links.read().veths[0].alias
     assert alias == "fairway network=net pod=shop/web-1 id=c1"
 
 
-async def test_nothing_is_wired_before_the_rules_are_live(node: Node) -> None:
+async def test_nothing_is_connected_before_the_rules_are_live(node: Node) -> None:
     node.control.late = True
     await failing(node, faults.TRY_LATER, "ADD")
-    assert "attach" not in [name for name, _ in node.links.calls]
+    assert "connect" not in [name for name, _ in node.links.calls]
     assert clean(node)
+
+
+async def test_a_link_is_connected_after_both_rules_and_pair_whoever_is_first(node: Node) -> None:
+    """Rules that come late do not find an open link, and a pair that comes late is not connected half made."""
+    events: list[str] = []
+    commit, prepare, connect = node.control.commit, node.links.prepare, node.links.connect
+
+    async def slow_commit(writes: Sequence[Write]) -> int:
+        revision = await commit(writes)
+        await asyncio.sleep(0.05)
+        events.append("live")
+        return revision
+
+    def noted(name: str, work: Callable[[Veth], Any], pause: float) -> Callable[[Veth], Any]:
+        def do(veth: Veth) -> Any:
+            time.sleep(pause)
+            events.append(name)
+            return work(veth)
+
+        return do
+
+    for pause in (0, 0.1):
+        events.clear()
+        node.control.commit = slow_commit  # type: ignore[method-assign]
+        node.links.prepare = noted("prepare", prepare, pause)  # type: ignore[method-assign]
+        node.links.connect = noted("connect", connect, 0)  # type: ignore[method-assign]
+        await node.call("ADD")
+        assert events[2:] == ["connect"] and set(events[:2]) == {"live", "prepare"}
+        await node.call("DEL")
+
+
+async def test_recovery_leaves_alone_what_an_add_is_making(node: Node) -> None:
+    made, go_on = threading.Event(), threading.Event()
+    connect = node.links.connect
+
+    def slow(veth: Veth) -> None:
+        made.set()
+        go_on.wait(5)
+        connect(veth)
+
+    node.links.connect = slow  # type: ignore[method-assign]
+    adding = asyncio.create_task(node.call("ADD"))
+    await asyncio.to_thread(made.wait, 5)
+    assert not await node.recoverer.run()
+    go_on.set()
+    await adding
+    assert node.links.read().veths[0].up
 
 
 @pytest.mark.parametrize("mode", ["bridge", "routed"])
@@ -160,15 +209,16 @@ async def test_a_failed_wiring_leaves_nothing_and_a_retry_works(node: Node, numb
     await node.call("ADD")
 
 
-async def test_a_cancelled_add_leaves_nothing(node: Node) -> None:
-    real, started, go_on = node.links.attach, threading.Event(), threading.Event()
+@pytest.mark.parametrize("step", ["prepare", "connect"])
+async def test_a_cancelled_add_leaves_nothing(node: Node, step: str) -> None:
+    real, started, go_on = getattr(node.links, step), threading.Event(), threading.Event()
 
-    def slow(veth: Veth) -> None:
+    def slow(veth: Veth) -> Any:
         started.set()
         go_on.wait(5)
-        real(veth)
+        return real(veth)
 
-    node.links.attach = slow  # type: ignore[method-assign]
+    setattr(node.links, step, slow)
     adding = asyncio.create_task(node.call("ADD"))
     await asyncio.to_thread(started.wait, 5)
     adding.cancel()

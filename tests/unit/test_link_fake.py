@@ -56,5 +56,5 @@ def test_a_lost_bridge_takes_its_routes_and_frees_its_ports(links: FakeLinks) ->
 def test_calls_are_recorded_in_order(links: FakeLinks) -> None:
     links.attach(veth(links.add_namespace("/ns/a")))
     links.detach("fwb1", ())
-    assert links.calls == [("ensure_bridge", "fw-net"), ("attach", "fwb1"), ("detach", "fwb1")]
+    assert links.calls == [("ensure_bridge", "fw-net"), ("prepare", "fwb1"), ("connect", "fwb1"), ("detach", "fwb1")]
     assert links.default_mtu() == 9000

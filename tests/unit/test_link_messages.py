@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway_kernel.conntrack import Entry, Match, Tuple
 from fairway_kernel.link import decode, wiring
 from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, Veth
-from fairway_kernel.link.rtnl import RTM_NEWLINK, host_route, mac_bytes, mac_text, neighbour
-from fairway_kernel.netlink import HEADER, attr, attributes, messages, nest, text
+from fairway_kernel.link.rtnl import IFINFO, IFLA_BRPORT_ISOLATED, RTM_NEWLINK, host_route, link, mac_bytes, mac_text, neighbour
+from fairway_kernel.netlink import HEADER, attr, attr_u8, attributes, messages, nest, text
 
 VETH = Veth("fwb1", "/ns", "eth0", "0a:58:0a:f4:00:05", ("10.244.0.5", "fd00::5"), 1450, "fairway", "02:fa:00:00:00:01", "fw-net")
 
@@ -40,18 +41,20 @@ def test_messages_of_one_datagram_are_told_apart() -> None:
     assert list(messages(data)) == [(16, 2, 7, first), (3, 2, 7, second)]
 
 
-def test_wiring_ends_isolated_before_it_is_up() -> None:
-    operations = [item.operation for item in wiring.node_side(VETH, 7, 3)]
-    assert operations.index("isolate port fwb1") < operations.index("bring up fwb1")
-    routed = [item.operation for item in wiring.node_side(VETH, 7, 0)]
-    assert not any("isolate" in item or "bridge" in item for item in routed)
+@pytest.mark.parametrize("requests", [wiring.fresh_port, wiring.port])
+def test_a_port_is_isolated_before_anything_brings_it_up(requests: wiring.PortRequests) -> None:
+    bridged, routed = requests(VETH, 7, 3), requests(VETH, 7, 0)
+    isolated = attr_u8(IFLA_BRPORT_ISOLATED, 1)
+    assert any(isolated in item.body for item in bridged)
+    assert not any(isolated in item.body for item in routed)
+    assert not any(link(7, up=True) == item.body[: IFINFO.size] for item in [*bridged, *routed])
 
 
-def test_wiring_routes_lead_to_the_bridge_or_the_link() -> None:
-    bridged = wiring.node_side(VETH, 7, 3)
-    assert host_route("10.244.0.5", 3) in bridged
-    assert neighbour("fd00::5", VETH.mac, 3) in bridged
-    assert host_route("10.244.0.5", 7) in wiring.node_side(VETH, 7, 0)
+def test_connecting_brings_up_first_and_routes_lead_to_the_bridge_or_the_link() -> None:
+    bridged, routed = wiring.connection(VETH, 7, 3), wiring.connection(VETH, 7, 0)
+    assert bridged[0].body[: IFINFO.size] == routed[0].body[: IFINFO.size] == link(7, up=True)
+    assert {host_route("10.244.0.5", 3), neighbour("fd00::5", VETH.mac, 3)} <= set(bridged)
+    assert host_route("10.244.0.5", 7) in routed
 
 
 def test_create_pair_describes_both_ends_down() -> None:

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from threading import RLock
 
 from fairway_core.errors import KernelError
-from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, PeerRoutes, Veth
+from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, PeerRoutes, PreparedLink, Veth
 from fairway_kernel.link.shaping import redirector_name, wanted_shapes
 from fairway_kernel.link.wiring import gateways, port_mac
 
@@ -34,6 +34,19 @@ class _State:
     links: set[str] = field(default_factory=set)
     peers: set[tuple[str, str]] = field(default_factory=set)
     shapes: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    links: FakeLinks
+    veth: Veth
+
+    def connect(self) -> None:
+        """See PreparedLink."""
+        self.links.connect(self.veth)
+
+    def close(self) -> None:
+        """See PreparedLink."""
 
 
 class FakeLinks:
@@ -115,10 +128,10 @@ class FakeLinks:
     def _is_near(self, address: str) -> bool:
         return any(ip_address(address) in ip_network(link) for link in self._state.links)
 
-    def attach(self, veth: Veth) -> None:
+    def prepare(self, veth: Veth) -> PreparedLink:
         """See LinkManager."""
         with self._lock:
-            self.calls.append(("attach", veth.host_ifname))
+            self.calls.append(("prepare", veth.host_ifname))
             operation = f"create {veth.host_ifname} with {veth.ifname} inside"
             if veth.netns == self._own:
                 raise KernelError(errno.EINVAL, operation, "this is the node's own network namespace")
@@ -133,8 +146,21 @@ class FakeLinks:
                 number, self.fail_next = self.fail_next, None
                 raise KernelError(number, operation)
             self._serial += 1
-            self._state.pairs[veth.host_ifname] = _Pair(veth, self._serial)
+            self._state.pairs[veth.host_ifname] = _Pair(veth, self._serial, up=False, master=veth.master)
+            self._state.shapes.update(wanted_shapes(veth.host_ifname, veth.shape))
+            return _Prepared(self, veth)
+
+    def connect(self, veth: Veth) -> None:
+        """See PreparedLink."""
+        with self._lock:
+            self.calls.append(("connect", veth.host_ifname))
+            if veth.host_ifname not in self._state.pairs:
+                raise KernelError(errno.ENODEV, f"bring up {veth.host_ifname}")
             self._configure(veth)
+
+    def attach(self, veth: Veth) -> None:
+        """See LinkManager."""
+        self.prepare(veth).connect()
 
     def ensure_node_side(self, veth: Veth) -> None:
         """See LinkManager."""

@@ -120,6 +120,19 @@ class PeerRoutes:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
+class PreparedLink(Protocol):
+    """A pair that is configured on both sides, but whose host end is down: nothing passes. Blocking; one call at a time."""
+
+    def connect(self) -> None:
+        """Bring the host end up, add routes and neighbours: when it returns, the first packet either way gets through.
+
+        Raises KernelError, and leaves nothing behind then.
+        """
+
+    def close(self) -> None:
+        """Release what the making held; the pair stays as it is. Idempotent."""
+
+
 class LinkManager(Protocol):
     """Promise: each call is idempotent unless said otherwise; blocking, for worker threads. Raises KernelError."""
 
@@ -140,12 +153,16 @@ class LinkManager(Protocol):
         """Exactly these routes of ours to other nodes' containers: CIDR to gateway. A gateway that is not on a link of this node
         is refused; a route that somebody else has to a CIDR is left alone, and refuses ours if it leads elsewhere."""
 
-    def attach(self, veth: Veth) -> None:
-        """Make the pair and configure both sides. A leftover host end of the same name is replaced.
+    def prepare(self, veth: Veth) -> PreparedLink:
+        """Make the pair and configure both sides, so that connecting is all that is left. A leftover host end of the same name is
+        replaced.
 
         Raises KernelError(EEXIST) if `ifname` exists in the container, ENOENT or EINVAL if the namespace is gone, EINVAL if it
         is the node's own; leaves nothing behind when it fails.
         """
+
+    def attach(self, veth: Veth) -> None:
+        """`prepare`, then connect."""
 
     def ensure_node_side(self, veth: Veth) -> None:
         """Put back port membership, routes, neighbours, rate limits and up state of an existing veth. Raises KernelError(ENODEV)
@@ -167,7 +184,7 @@ class LinkManager(Protocol):
         """Everything of ours on the node. Costs time in the number of links: start, drift and tests only."""
 
     def default_mtu(self) -> int:
-        """MTU of the device the default route uses; 1500 without one."""
+        """MTU of the device the default route uses, or of the route if it has its own; 1500 without one. Never blocks."""
 
     def close(self) -> None:
         """Release sockets."""

@@ -29,7 +29,6 @@ from fairway_kernel.netlink import NetlinkSocket
 BRIDGE_PREFIX = "fw-"
 VETH_PREFIXES = ("fwb", "fwr")
 REDIRECTOR_PREFIX = "fwi"
-USUAL_MTU = 1500
 FAMILIES = (AF_INET, AF_INET6)
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EAFNOSUPPORT, errno.EACCES, errno.EINVAL)
 SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = 0.0001, 0.005, 1000
@@ -63,16 +62,6 @@ def node_links(channel: NetlinkSocket) -> NodeLinks:
         shapes=tuple(sorted(shaping.observed_shapes(channel.query(shaping.dump_shapes()), shaped))),
         redirectors=redirectors,
     )
-
-
-def default_mtu(channel: NetlinkSocket) -> int:
-    """MTU of the device of the best default route, IPv4 first; 1500 without one. Raises KernelError."""
-    for version in FAMILIES:
-        found = [item for item in _main(channel, version) if item.bits == 0 and item.device]
-        if found:
-            device = min(found, key=lambda item: item.metric).device
-            return next((item.mtu for item in decode.links(channel.query(dump_links())) if item.index == device), USUAL_MTU)
-    return USUAL_MTU
 
 
 def deciding_routes(channel: NetlinkSocket, address: str) -> list[decode.Route]:
@@ -161,10 +150,6 @@ def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:
 
 def _all(channel: NetlinkSocket, version: int) -> Iterator[decode.Route]:
     return decode.routes(channel.query(dump_routes(version, table=RT_TABLE_UNSPEC)), version)
-
-
-def _main(channel: NetlinkSocket, version: int) -> Sequence[decode.Route]:
-    return [item for item in decode.routes(channel.query(dump_routes(version)), version) if item.table == RT_TABLE_MAIN]
 
 
 def _observed(item: decode.Link, names: dict[int, str]) -> ObservedVeth:

@@ -6,7 +6,7 @@ is one, so the host end is made down and comes up last, when it is isolated alre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, VETH_GROUP, Veth
 from fairway_kernel.link.rtnl import (
@@ -80,39 +80,48 @@ def create_pair(veth: Veth, netns_fd: int, master: int) -> Request:
     return Request(RTM_NEWLINK, body, f"create {veth.host_ifname} with {veth.ifname} inside", NLM_F_CREATE | NLM_F_EXCL)
 
 
-def node_side(veth: Veth, index: int, master: int) -> list[Request]:
-    """Everything on the node after the pair exists; repeating it repairs. `master` is the bridge's index or 0."""
-    name = veth.host_ifname
-    device = master or index
-    requests = [
-        set_link(
-            index,
-            f"configure {name}",
-            attr_u32(IFLA_MASTER, master),
-            attr_u32(IFLA_GROUP, VETH_GROUP),
-            attr_u32(IFLA_MTU, veth.mtu),
-            attr(IFLA_ADDRESS, mac_bytes(port_mac(veth))),
-            attr_text(IFLA_IFALIAS, veth.alias),
-        ),
-        no_auto_address(index, name),
-    ]
+PortRequests = Callable[[Veth, int, int], list[Request]]
+"""From a veth, its host end's index and the bridge's index or 0 to requests."""
+
+
+def fresh_port(veth: Veth, index: int, master: int) -> list[Request]:
+    """What a host end that was just created lacks, but for `connection`."""
+    properties = [attr_text(IFLA_IFALIAS, veth.alias)]
     if master:
-        requests += [isolate(index, name), forwarding_entry(veth.mac, index)]
-    requests.append(set_link(index, f"bring up {name}", up=True))
+        properties.append(_port_properties())
+    requests = [set_link(index, f"configure {veth.host_ifname}", *properties), no_auto_address(index, veth.host_ifname)]
+    return [*requests, forwarding_entry(veth.mac, index)] if master else requests
+
+
+def port(veth: Veth, index: int, master: int) -> list[Request]:
+    """The same for a host end of unknown history."""
+    again = (
+        attr_u32(IFLA_MASTER, master),
+        attr_u32(IFLA_GROUP, VETH_GROUP),
+        attr_u32(IFLA_MTU, veth.mtu),
+        attr(IFLA_ADDRESS, mac_bytes(port_mac(veth))),
+    )
+    return [set_link(index, f"restore {veth.host_ifname}", *again), *fresh_port(veth, index, master)]
+
+
+def connection(veth: Veth, index: int, master: int) -> list[Request]:
+    """What lets packets pass: the host end up, routes and neighbours; repeating it repairs."""
+    device = master or index
+    requests = [set_link(index, f"bring up {veth.host_ifname}", up=True)]
     for address in veth.ips:
         requests += [host_route(address, device), neighbour(address, veth.mac, device)]
     return requests
 
 
-def isolate(index: int, name: str) -> Request:
-    """Port properties: no frame to another isolated port, nothing learnt, nothing flooded (neighbours are permanent)."""
+def _port_properties() -> bytes:
+    """No frame to another isolated port, nothing learnt, nothing flooded (neighbours are permanent)."""
     off = (IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD)
-    port = nest(IFLA_INFO_SLAVE_DATA, attr_u8(IFLA_BRPORT_ISOLATED, 1), *(attr_u8(kind, 0) for kind in off))
-    return set_link(index, f"isolate port {name}", nest(IFLA_LINKINFO, attr_text(IFLA_INFO_SLAVE_KIND, "bridge"), port))
+    properties = nest(IFLA_INFO_SLAVE_DATA, attr_u8(IFLA_BRPORT_ISOLATED, 1), *(attr_u8(kind, 0) for kind in off))
+    return nest(IFLA_LINKINFO, attr_text(IFLA_INFO_SLAVE_KIND, "bridge"), properties)
 
 
 def inside(veth: Veth, index: int) -> list[Request]:
-    """Everything in the container but the default routes: lo and the interface up, addresses, the gateways' neighbours."""
+    """Everything in the container but default routes: lo and the interface up, addresses, the gateways' neighbours, routes."""
     requests = [
         set_link(LOOPBACK_INDEX, "bring up lo inside", up=True),
         set_link(index, f"bring up {veth.ifname} inside", up=True),
@@ -121,11 +130,11 @@ def inside(veth: Veth, index: int) -> list[Request]:
         add_address(index, address, host_bits(address), RT_SCOPE_UNIVERSE, f"address {address} inside") for address in veth.ips
     ]
     requests += [neighbour(gateway, veth.host_mac, index) for gateway in gateways(veth.ips)]
-    return requests
+    return [*requests, *_static_routes(veth, index)]
 
 
 def default_routes(veth: Veth, index: int, table: int = RT_TABLE_MAIN) -> list[Request]:
-    """The default routes of the families that `veth` has."""
+    """The default routes of the families that `veth` has. EEXIST: the container has another interface, see `source_routes`."""
     return [default_route(gateway, index, table) for gateway in gateways(veth.ips)]
 
 
@@ -138,7 +147,7 @@ def source_routes(veth: Veth, index: int) -> list[Request]:
     return default_routes(veth, index, table) + [source_rule(address, table) for address in veth.ips]
 
 
-def static_routes(veth: Veth, index: int) -> list[Request]:
+def _static_routes(veth: Veth, index: int) -> list[Request]:
     """Further destinations through this interface, of the families it has an address of."""
     ways = {":" in gateway: gateway for gateway in gateways(veth.ips)}
     return [gateway_route(cidr, ways[":" in cidr], index) for cidr in veth.routes if (":" in cidr) in ways]
