@@ -12,12 +12,12 @@ from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from fairway_core.codec import decode, key_of
+from fairway_core.codec import key_of
 from fairway_core.errors import ExhaustedError, UserError
 from fairway_core.keys import Key
 from fairway_core.model import Service, family_of
 from fairway_core.model.service import NO_CLUSTER_IP
-from fairway_core.world import SERVICE_IP, SERVICE_NODE_PORT, Change, World
+from fairway_core.world import SERVICE_IP, SERVICE_NODE_PORT, World
 
 NODE_PORTS = range(30000, 32768)
 
@@ -182,16 +182,3 @@ def _ports(key: Key, spec: Mapping[str, Any], old: Mapping[str, Any], ranges: Ra
         if exposed:
             done["nodePort"] = ranges.claim_port(key, given, protocol) if given else ranges.new_port(key, protocol)
         yield done
-
-
-def refuse_disputes(world: World, applied: Mapping[Key, Document]) -> None:
-    """Raises UserError if `applied` tenants or namespaces would make a namespace one of several tenants; names them all."""
-    changes = [Change(key, decode(document)) for key, document in applied.items() if key.kind in ("Tenant", "Namespace")]
-    if not changes:
-        return
-    known = world.disputed_namespaces()
-    after, _touched = world.apply(changes, world.revision)
-    for namespace, names in after.disputed_namespaces().items():
-        if known.get(namespace) != names:
-            tenants = " and ".join(f"Tenant/{name}" for name in names)
-            raise UserError(f"namespace {namespace} would belong to {tenants}: a namespace has one tenant")

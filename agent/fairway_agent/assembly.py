@@ -51,6 +51,8 @@ from fairway_dns.feed import ZoneFeed
 from fairway_dns.limits import ClientLimits
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
+from fairway_dns.viewcompile import ViewCompiler, ViewRules
+from fairway_dns.visibility import ALL, POLICY
 from fairway_kernel import netns
 from fairway_kernel.conntrack import Conntrack, Match, Tuple
 from fairway_kernel.link.manager import KernelLinks
@@ -78,6 +80,7 @@ class Agent:
         self._metrics = Metrics()
         self._propagation = Propagation([NFT, DNS], self._metrics.observe_propagation, self._clock)
         self._live = LiveRevisions([NFT, DNS], self._propagation.live)
+        self._policy = PolicyCompiler()
         self._problems = Problems(log.getChild("problems"))
         self._reports = Reports(config.node.name, self._problems, self._metrics, self._clock, log.getChild("reports"))
 
@@ -109,7 +112,7 @@ class Agent:
             stack.push_async_callback(health.close)
             await health.start()
             reconciler.subscribe(health)
-            feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"))
+            feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"), scoped=self._scoped)
             await feed.start()
             stack.push_async_callback(feed.close)
             names = self._names(feed)
@@ -148,6 +151,11 @@ class Agent:
     def _clustered(self) -> bool:
         return self._config.store.kind == "kubernetes"
 
+    @property
+    def _scoped(self) -> bool:
+        """Whether names are hidden from anybody."""
+        return self._config.dns.visibility != ALL
+
     async def _open_store(self) -> Store:
         given = self._config.store
 
@@ -176,7 +184,7 @@ class Agent:
         dataplane = Dataplane(
             LibnftablesRunner(),
             ServiceCompiler(config.node.name, cidrs),
-            PolicyCompiler(),
+            self._policy,
             (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), self._dns_rules),
             conntrack,
             log,
@@ -234,12 +242,15 @@ class Agent:
 
     def _names(self, feed: ZoneFeed) -> Names:
         config = self._config
-        compiler = ZoneCompiler(config.cluster.domain, tuple(config.dns.listen))
+        listen = tuple(config.dns.listen)
+        compiler = ZoneCompiler(config.cluster.domain, listen, scoped=self._scoped)
+        rules = ViewRules(config.dns.visibility, config.dns.completion, config.node.name, listen)
+        views = ViewCompiler(rules, self._policy.reach() if rules.visibility == POLICY else None)
         self._metrics.registry.register(LiveCollector(self._live))
         self._metrics.registry.register(WorkerCollector(feed))
         self._metrics.registry.register(ProblemCollector(self._problems))
         self._metrics.registry.register(GapCollector(self._reports.gaps))
-        return Names(compiler, feed, self._live, self._problems)
+        return Names(compiler, views, feed, self._live, self._problems)
 
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
         paths, log = self._config.paths, self._log.getChild("dns")
@@ -265,6 +276,7 @@ class Agent:
             private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
             hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
             stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
+            views=self._scoped,
             identity=config.node.name,
             limits=ClientLimits(config.dns.limits.perClientQps, config.dns.limits.perClientConnections),
             release=version("fairway"),

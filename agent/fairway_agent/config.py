@@ -106,7 +106,8 @@ class DnsLimitsSection(_Section):
 
 class DnsSection(_Section):
     """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
-    `stubZones` gives zones servers of their own.
+    `stubZones` gives zones servers of their own. `visibility`: whether names of other tenants, or of what policy forbids, exist
+    for a container; `completion`: whether its search path is gone through here.
     """
 
     listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)
@@ -115,6 +116,8 @@ class DnsSection(_Section):
     workers: int = Field(default=1, ge=1, le=64)
     hosts: dict[Name, list[Address]] = {}
     stubZones: dict[Name, list[Upstream]] = {}
+    visibility: Literal["all", "tenant", "policy"] = "all"
+    completion: bool = True
     tlsCAFile: CaFile = ""
     limits: DnsLimitsSection = Field(default_factory=DnsLimitsSection)
 

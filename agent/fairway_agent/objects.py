@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fairway_agent.admission import admit, ranges_from
+from fairway_agent.disputes import refuse_disputes
 from fairway_agent.reconcile import Reconciler
 from fairway_core.codec import encode_slice, key_of
 from fairway_core.documents import check_document, with_namespace
@@ -133,6 +134,7 @@ class Objects:
 
     async def _commit(self, documents: Mapping[Key, Document], dry_run: bool) -> tuple[int, list[Result]]:
         for _attempt in range(COMMIT_TRIES):
+            refuse_disputes(self._reconciler.world, documents)
             revision, results, writes = await self._plan(documents)
             if dry_run or not writes:
                 return revision, results

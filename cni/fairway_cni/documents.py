@@ -74,7 +74,11 @@ def _extras(attachment: Attachment) -> dict[str, Any]:
         "delegate": attachment.delegate,
     }
     found = {name: value for name, value in found.items() if value}
-    return found if attachment.masquerade else {**found, "masquerade": False}
+    if not attachment.masquerade:
+        found["masquerade"] = False
+    if not attachment.search_completion:
+        found["searchCompletion"] = False
+    return found
 
 
 def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said) -> Write:

@@ -20,6 +20,8 @@ MTU_RANGE = range(1280, 65536)
 """1280 is the least IPv6 allows (RFC 8200, section 5)."""
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+FOREIGN = ("bridge", "vlan", "vlanTrunk", "promiscMode", "disableContainerInterface")
+"""Keys of the reference plugin bridge whose meaning nothing here has: to ignore them would be to promise it."""
 
 _PLUGIN = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,63}\Z", re.ASCII)
 _ALIAS = re.compile(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?\Z", re.ASCII)
@@ -58,6 +60,7 @@ class Wanted:
     sysctls: tuple[tuple[str, str], ...] = ()
     masquerade: bool | None = None
     """None: not said."""
+    search_completion: bool = True
     ipam: str = ""
     """The address plugin to delegate to; empty: our own pool."""
 
@@ -79,6 +82,7 @@ class NetConf:
 
 def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
     """What `document` (top-level keys folded) asks of an ADD of `ifname`. Raises CniError with code 2 or 7, naming the field."""
+    _refuse_foreign(document)
     runtime = fold(as_object(document.get("runtimeconfig"), "runtimeConfig"))
     cni = fold(as_object(fold(as_object(document.get("args"), "args")).get("cni"), "args.cni"))
     ipam = fold(as_object(document.get("ipam"), "ipam"))
@@ -101,8 +105,15 @@ def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
         routes=wishes.read_routes(document.get("routes"), "routes"),
         sysctls=wishes.read_settings(document.get("sysctl"), "sysctl", ifname),
         masquerade=wishes.read_flag(document.get("ipmasq"), "ipMasq", None),
+        search_completion=wishes.read_flag(document.get("searchcompletion"), "searchCompletion", True) is not False,
         ipam=ipam_type(document),
     )
+
+
+def _refuse_foreign(document: Mapping[str, Any]) -> None:
+    asked = [name for name in FOREIGN if document.get(name.lower())]
+    if asked:
+        raise CniError(faults.UNSUPPORTED_FIELD, f"{', '.join(asked)}: this plugin has no such setting", "see cni/README.md")
 
 
 def ipam_type(document: Mapping[str, Any]) -> str:

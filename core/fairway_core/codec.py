@@ -327,6 +327,7 @@ def _attachment(meta: Meta, document: Document) -> Attachment:
         routes=tuple(map(read.cidr, read.texts(spec.get("routes")))),
         sysctls=tuple(sorted((read.text(name), read.text(value)) for name, value in (spec.get("sysctls") or {}).items())),
         masquerade=spec.get("masquerade") is not False,
+        search_completion=spec.get("searchCompletion") is not False,
         delegate=read.text(spec.get("delegate")),
     )
 

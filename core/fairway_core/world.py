@@ -174,6 +174,13 @@ class World:
         found = (self.objects[key] for key in sorted(keys))
         return [item for item in found if isinstance(item, Tenant) and item.claims(namespace, labels)]
 
+    def disputed_namespaces(self) -> dict[str, tuple[str, ...]]:
+        """Namespaces that several tenants claim, with those by name. Looks at all that are declared or that a tenant names."""
+        tenants = self.all(Tenant)
+        names = {item.meta.name for item in self.all(Namespace)} | {name for item in tenants for name in item.namespaces}
+        claims = ((name, self.tenants_of(name)) for name in sorted(names if len(tenants) > 1 else ()))
+        return {name: tuple(item.meta.name for item in found) for name, found in claims if len(found) > 1}
+
     def keys_at(self, *index: str) -> HashTrieSet[Key]:
         """The keys in one index bucket, in no particular order."""
         return self.index.get(index, HashTrieSet())

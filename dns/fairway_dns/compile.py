@@ -6,6 +6,7 @@ Source: Kubernetes DNS specification, schema 1.1.0 (kubernetes/dns docs/specific
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 
 from fairway_core.delta import DeltaTracker, Owner
@@ -27,7 +28,9 @@ class ZoneCompiler:
     proportional to the services, pods and attachments that `touched` concerns.
     """
 
-    def __init__(self, domain: str = "cluster.local", nameservers: tuple[str, ...] = ()) -> None:
+    def __init__(self, domain: str = "cluster.local", nameservers: tuple[str, ...] = (), scoped: bool = False) -> None:
+        """`scoped`: records say what they belong to (see `views`)."""
+        self._scoped = scoped
         self.domain = domain.rstrip(".").lower()
         self._tracker: DeltaTracker[Record, bool] = DeltaTracker()
         self._tracker.declare(("Zone",), dict.fromkeys(zone_records(self.domain, nameservers), True))
@@ -40,10 +43,21 @@ class ZoneCompiler:
     def update(self, before: World, after: World, touched: frozenset[Key]) -> ZoneDelta:
         """The records that appear and go between two worlds. The first call has an empty `before` and every key in `touched`."""
         for owner in _owners(before, after, touched):
-            self._tracker.declare(owner, dict.fromkeys(self._records_of(owner, after), True))
+            records = self._records_of(owner, after)
+            self._tracker.declare(owner, dict.fromkeys(self._with_scope(owner, after, records), True))
         pending = self._tracker.pending()
         self._tracker.committed(pending)
         return ZoneDelta(frozenset(pending.add), frozenset(pending.delete))
+
+    def _with_scope(self, owner: Owner, world: World, records: Iterator[Record]) -> Iterator[Record]:
+        if not self._scoped:
+            return records
+        kind, namespace, name = owner
+        found = world.get(Key(kind, namespace, name))
+        if isinstance(found, Attachment):
+            namespace = found.pod_namespace
+        scope = f"{namespace}/{name}" if kind == "Service" else f"{namespace}/"
+        return (replace(record, scope=scope) for record in records)
 
     def _records_of(self, owner: Owner, world: World) -> Iterator[Record]:
         kind, namespace, name = owner

@@ -8,6 +8,7 @@ this is facts, values like records: a change is two sets of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -103,6 +104,7 @@ class Views:
         self._views: dict[str, tuple[str, str]] = {}
         self._sets: dict[tuple[str, str], set[str]] = {}
         self._by_view: dict[str, Asker] = {ANYBODY: self.anybody}
+        self._uses: Counter[str] = Counter()
 
     def asker(self, client: bytes) -> Asker:
         """Who has a packed address."""
@@ -120,28 +122,26 @@ class Views:
         """Put a change in place; returns the scopes that belong to somebody else or to another group now. Raises ValueError for
         an address that is none.
         """
-        scopes: set[str] = set()
-        views: set[str] = set()
-        for fact in delta.remove & self.facts:
+        gone, new = delta.remove & self.facts, delta.add - self.facts
+        for fact in gone:
             self._forget(fact)
-            (scopes if fact.kind == SCOPE else views).add(fact.of)
-        for fact in delta.add - self.facts:
+        for fact in new:
             self._learn(fact)
-            (scopes if fact.kind == SCOPE else views).add(fact.of)
-        for view in views & self._by_view.keys():
-            self._describe(view)
-        return scopes
+        for view in {fact.of for fact in gone | new if fact.kind in (VIEW, HIDDEN, OWN)}:
+            if view in self._by_view:
+                self._describe(view)
+        return {fact.of for fact in gone | new if fact.kind == SCOPE}
 
     def _learn(self, fact: Fact) -> None:
         match fact:
             case Fact("address", of, (view,)):
                 # Read first: what is no address must not be kept as if it were one.
                 packed = ip_address(of).packed
-                self.askers[packed] = self._asker_of(view)
+                self.askers[packed] = self._hold(view)
             case Fact("view", of, (namespace, tenant)):
                 self._views[of] = namespace, tenant
                 self.completing = self.completing or bool(namespace)
-                self._asker_of(of)
+                self._hold(of)
             case Fact("scope", of, (tenant, group)):
                 self._scopes[of] = tenant, group
             case Fact(kind, of, (value,)):
@@ -151,10 +151,12 @@ class Views:
     def _forget(self, fact: Fact) -> None:
         self.facts.discard(fact)
         match fact:
-            case Fact("address", of, _):
+            case Fact("address", of, (view,)):
                 self.askers.pop(ip_address(of).packed, None)
+                self._release(view)
             case Fact("view", of, _):
                 self._views.pop(of, None)
+                self._release(of)
             case Fact("scope", of, _):
                 self._scopes.pop(of, None)
             case Fact(kind, of, (value,)):
@@ -163,19 +165,24 @@ class Views:
                 if not rest:
                     del self._sets[kind, of]
 
-    def _asker_of(self, view: str) -> Asker:
-        found = self._by_view.get(view)
-        if found is None:
-            found = self._by_view[view] = Asker()
+    def _hold(self, view: str) -> Asker:
+        """The asker of a view, with one fact more that needs it. Facts come in any order."""
+        self._uses[view] += 1
+        if view not in self._by_view:
+            self._by_view[view] = Asker()
             self._describe(view)
-        return found
+        return self._by_view[view]
+
+    def _release(self, view: str) -> None:
+        self._uses[view] -= 1
+        if not self._uses[view]:
+            del self._uses[view]
+            if view != ANYBODY:
+                del self._by_view[view]
 
     def _describe(self, view: str) -> None:
-        namespace, tenant = self._views.get(view, ("", ""))
         asker = self._by_view[view]
+        namespace, tenant = self._views.get(view, ("", ""))
         asker.namespace = namespace.encode()
         asker.shared = asker.personal = None
         asker.sight = Sight(tenant, frozenset(self._sets.get((HIDDEN, view), ())), frozenset(self._sets.get((OWN, view), ())))
-        if view not in self._views and view != ANYBODY:
-            # Its addresses have gone with it, or before. One that has not sees what anybody sees.
-            del self._by_view[view]

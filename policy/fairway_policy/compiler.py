@@ -15,6 +15,7 @@ from fairway_policy.identity import IdentityTable
 from fairway_policy.layout import FAMILY_SETS, policy_layout
 from fairway_policy.pods import Placed, PodBook
 from fairway_policy.profile import ProfileTable
+from fairway_policy.reach import Reach
 from fairway_policy.relations import Relations
 from fairway_policy.rules import DIRECTIONS, NAMESPACE_LABEL, PreparedPolicy, Word, prepare
 from fairway_policy.subject import SubjectPermits
@@ -40,6 +41,7 @@ class PolicyCompiler:
         self._tables = IdentityTables(self._profiles)
         self._permits: dict[Subject, SubjectPermits] = {}
         self._started = False
+        self._reach: Reach | None = None
 
     @property
     def layout(self) -> Layout:
@@ -73,7 +75,15 @@ class PolicyCompiler:
         self._identities.forget_learnt()
         self._started = True
         out.update(self._tables.take_changes())
+        if self._reach is not None:
+            self._reach.note(out)
         return out
+
+    def reach(self) -> Reach:
+        """Who reaches whom as of the latest `update`. Whoever asks for it takes the changes it gathers from then on."""
+        if self._reach is None:
+            self._reach = Reach(self._pods, self._tables, self._profiles)
+        return self._reach
 
     def tightens(self, delta: Delta[Slot, ElementValue]) -> bool:
         """Whether committing `delta`, the difference up to the latest `update`, takes rights from anybody, so that the

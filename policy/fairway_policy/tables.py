@@ -54,6 +54,14 @@ class IdentityTables:
         """Whether some subject allows this identity more than it allows everybody."""
         return number in self._subjects_of
 
+    def subject(self, subject: Subject) -> tuple[int, int] | None:
+        """The profiles of an isolated subject: towards every pod, and towards addresses of no pod. None if it is not isolated."""
+        return self._subjects.get(subject)
+
+    def pair(self, subject: Subject, peer: int) -> int:
+        """The profile of a subject towards one identity; 0 if that is no more than towards everybody."""
+        return self._pairs.get(subject, {}).get(peer, NO_PROFILE)
+
     def peers(self, subject: Subject) -> set[int]:
         """The identities that have a pair element with this subject."""
         return set(self._pairs.get(subject, ()))

@@ -41,7 +41,7 @@ class Attachment:
 
     `mode` is bridge, routed or chained (somebody else made the interface). `routes` are destinations reached through this
     interface besides the default; `sysctls` were set inside; `delegate` is what the address plugin must be told at the end, as
-    JSON, empty if the addresses are ours.
+    JSON, empty if the addresses are ours. `search_completion`: whether the DNS server may go through its search path for it.
     """
 
     meta: Meta
@@ -66,4 +66,5 @@ class Attachment:
     routes: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     masquerade: bool = True
+    search_completion: bool = True
     delegate: str = ""

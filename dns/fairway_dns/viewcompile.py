@@ -1,0 +1,250 @@
+"""World -> who asks and what is hidden from them. Pure; the facts mean what the World and the rules in force say, no more.
+
+Three books, each brought up to date by what a change touches: whose a namespace is, what each service leads to, which view each
+attachment has. Services that lead to the same are one group, pods that policy cannot tell apart one view, so that what is hidden
+is counted in views times groups and not in pods times services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fairway_core.delta import DeltaTracker
+from fairway_core.keys import Key
+from fairway_core.model import Attachment, EndpointSlice, Pod, Service, Tenant
+from fairway_core.world import ATTACHMENT_POD, SERVICE_NS, World
+from fairway_dns.askers import AskerBook, View
+from fairway_dns.groups import GroupBook, scope_of
+from fairway_dns.tenants import TenantBook
+from fairway_dns.views import ADDRESS, ANYBODY, EVERYTHING, HIDDEN, OWN, SCOPE, VIEW, Fact, ViewDelta
+from fairway_dns.visibility import ALL, ANY_SOURCE, NOBODY, POLICY, Changes, Reach, Unjudged, families
+
+NODE_VIEW = "node"
+LOOPBACK = ("127.0.0.1", "::1")
+Pairs = set[tuple[str, str]]
+"""(view, group) to be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRules:
+    """What the views follow. `visibility` is all, tenant or policy; `completion`: whether names of pods are completed. `node` is
+    this node's name and `own` its addresses besides those that its Node object and the loopback device have.
+    """
+
+    visibility: str = ALL
+    completion: bool = True
+    node: str = ""
+    own: tuple[str, ...] = ()
+
+
+class ViewCompiler:
+    """Keeps the facts, and tells what changed.
+
+    Promise: after any sequence of updates the facts mean what one update from an empty world would make them mean. An update
+    costs time in what it touches; a new view time in the groups, a new group time in the views; a change of a tenant time in
+    the namespaces.
+    """
+
+    def __init__(self, rules: ViewRules, reach: Reach | None = None) -> None:
+        """`reach` is needed for visibility policy, and for nothing else. Raises ValueError if it is missing there."""
+        if rules.visibility == POLICY and reach is None:
+            raise ValueError("visibility policy without anybody who knows the policy")
+        self._rules = rules
+        self._reach: Reach = reach or Unjudged()
+        self._tenants = TenantBook()
+        self._groups = GroupBook(self._reach)
+        self._askers = AskerBook()
+        self._near: frozenset[str] = frozenset()
+        self._hidden: dict[str, set[str]] = {}
+        self._tracker: DeltaTracker[Fact, bool] = DeltaTracker()
+
+    @property
+    def scoped(self) -> bool:
+        """Whether anything is ever hidden."""
+        return self._rules.visibility != ALL
+
+    @property
+    def _judging(self) -> bool:
+        return self._rules.visibility == POLICY
+
+    def update(self, before: World, after: World, touched: frozenset[Key]) -> ViewDelta:
+        """The facts that appear and go between two worlds. The first call has an empty `before` and every key in `touched`."""
+        worlds = before, after
+        attachments = set(_attachments(worlds, touched))
+        if self.scoped:
+            self._update_scoped(worlds, touched, attachments)
+        else:
+            self._update_views(after, attachments)
+        pending = self._tracker.pending()
+        self._tracker.committed(pending)
+        return ViewDelta(frozenset(pending.add), frozenset(pending.delete))
+
+    def _update_scoped(self, worlds: tuple[World, World], touched: frozenset[Key], attachments: set[Key]) -> None:
+        after = worlds[1]
+        namespaces = self._tenants.update(after, touched, _namespaces(worlds, touched))
+        services = set(_services(worlds, touched)) | {key for name in namespaces for key in after.keys_at(SERVICE_NS, name)}
+        attachments |= self._askers.in_namespaces(namespaces)
+        pairs: Pairs = set()
+        if self._update_node(after, touched):
+            services |= {key for group in self._groups.of_identity(NOBODY) for key in self._groups.members(group)}
+            services |= self._groups.at(self._near)
+        if self._judging:
+            changes = self._reach.take_changes()
+            ips = {ip for key in {*_pods(touched), *changes.pods} for world in worlds for ip in _ips(world, key)}
+            services |= self._groups.at(ips)
+            attachments |= self._askers.at(ips)
+            moved, fresh = self._update_groups(after, services)
+            pairs |= {(view, group) for group in fresh for view in (ANYBODY, *self._askers.names())}
+            pairs |= set(self._concerned(changes))
+            attachments |= self._askers.at(moved)
+        else:
+            self._update_groups(after, services)
+        for namespace in namespaces:
+            self._declare(("scope", namespace), SCOPE, f"{namespace}/", (self._tenants.of(namespace), ""))
+        born = self._update_views(after, attachments)
+        pairs |= {(view, group) for view in born for group in self._groups.names()} if self._judging else set()
+        self._judge(pairs)
+
+    def _update_node(self, world: World, touched: frozenset[Key]) -> bool:
+        """Facts about this node's own addresses; whether they are others than before."""
+        if Key("Node", "", self._rules.node) not in touched and self._near:
+            return False
+        nodes = [node for node in world.nodes() if node.meta.name == self._rules.node]
+        near = frozenset({*LOOPBACK, *self._rules.own, *(ip for node in nodes for ip in node.addresses)})
+        facts = [Fact(VIEW, NODE_VIEW, ("", EVERYTHING)), *(Fact(ADDRESS, ip, (NODE_VIEW,)) for ip in near)]
+        self._tracker.declare(("node",), dict.fromkeys(facts, True))
+        changed, self._near = near != self._near, near
+        return changed
+
+    def _update_groups(self, world: World, services: Iterable[Key]) -> tuple[set[str], set[str]]:
+        """Returns the addresses that lead to other services than before, and the groups that are new."""
+        moved: set[str] = set()
+        for key in sorted(services):
+            found = world.get(key)
+            service = found if isinstance(found, Service) else None
+            tenant = self._tenant_of(world, service)
+            if self._judging:
+                moved |= self._groups.put(world, key, service, tenant, self._near)
+            values = (tenant, self._groups.group(key)) if service is not None else ("", "")
+            self._declare(("scope", key.namespace, key.name), SCOPE, scope_of(key), values)
+        born, gone = self._groups.take_changes()
+        for group in gone:
+            for view in [view for view, groups in self._hidden.items() if group in groups]:
+                self._hide(view, group, False)
+        return moved, born
+
+    def _tenant_of(self, world: World, service: Service | None) -> str:
+        """Whose pods alone may see a service; empty for everybody's."""
+        if service is None:
+            return ""
+        namespace = service.meta.namespace
+        name = self._tenants.of(namespace)
+        tenant = world.get(Key("Tenant", "", name)) if name else None
+        exported = isinstance(tenant, Tenant) and tenant.exports_service(namespace, service.meta.name, service.meta.labels)
+        return "" if exported else name
+
+    def _declare(self, owner: tuple[str, ...], kind: str, of: str, values: tuple[str, ...]) -> None:
+        """One fact, or none if all its values are empty."""
+        self._tracker.declare(owner, {Fact(kind, of, values): True} if any(values) else {})
+
+    def _update_views(self, world: World, attachments: Iterable[Key]) -> set[str]:
+        """Returns the views that are new."""
+        born: set[str] = set()
+        for key in sorted(attachments):
+            found = world.get(key)
+            attachment = found if isinstance(found, Attachment) else None
+            view = self._view_of(attachment) if attachment is not None else None
+            made, gone = self._askers.put(key, attachment, view)
+            ips = attachment.ips if attachment is not None and view is not None else ()
+            self._tracker.declare(("address", key.name), {Fact(ADDRESS, ip, (view.name,)): True for ip in ips if view})
+            if made is not None:
+                self._tracker.declare(("view", made.name), dict.fromkeys(_facts(made), True))
+                born.add(made.name)
+            if gone:
+                self._tracker.declare(("view", gone), {})
+                for group in list(self._hidden.get(gone, ())):
+                    self._hide(gone, group, False)
+        return born & set(self._askers.names())
+
+    def _view_of(self, attachment: Attachment) -> View | None:
+        """None if there is nothing to know."""
+        namespace = attachment.pod_namespace if self._rules.completion and attachment.search_completion else ""
+        if not self.scoped:
+            return View(namespace) if namespace else None
+        tenant = self._tenants.of(attachment.pod_namespace)
+        if not self._judging:
+            return View(namespace, tenant)
+        numbers = self._reach.numbers(Key("Pod", attachment.pod_namespace, attachment.pod_name))
+        own = frozenset(map(scope_of, self._groups.at(numbers)))
+        return View(namespace, tenant, families(numbers) if numbers else ANY_SOURCE, own)
+
+    def _concerned(self, changes: Changes) -> Iterator[tuple[str, str]]:
+        """Views and groups between which something else may be allowed than before."""
+        for identity in changes.egress:
+            yield from ((view, group) for view in self._askers.of_identity(identity) for group in self._groups.names())
+        for identity in changes.ingress:
+            groups = self._groups.of_identity(identity)
+            yield from ((view, group) for group in groups for view in (ANYBODY, *self._askers.names()))
+        for source, destination in changes.pairs:
+            views, groups = self._askers.of_identity(source), self._groups.of_identity(destination)
+            yield from ((view, group) for view in views for group in groups)
+
+    def _judge(self, pairs: Pairs) -> None:
+        for name, group_name in pairs:
+            view = View() if name == ANYBODY else self._askers.get(name)
+            group = self._groups.get(group_name)
+            if view is not None and group is not None:
+                # What the tenant hides already need not be hidden twice.
+                ours = group.tenant in ("", view.tenant)
+                self._hide(name, group_name, ours and not view.source.reaches(group.targets, self._reach))
+
+    def _hide(self, view: str, group: str, hidden: bool) -> None:
+        groups = self._hidden.setdefault(view, set())
+        if hidden == (group in groups):
+            return
+        groups.symmetric_difference_update({group})
+        if not groups:
+            del self._hidden[view]
+        self._tracker.declare(("hidden", view, group), {Fact(HIDDEN, view, (group,)): True} if hidden else {})
+
+
+def _facts(view: View) -> Iterator[Fact]:
+    yield Fact(VIEW, view.name, (view.namespace, view.tenant))
+    for scope in view.own:
+        yield Fact(OWN, view.name, (scope,))
+
+
+def _pods(touched: Iterable[Key]) -> Iterator[Key]:
+    return (key for key in touched if key.kind == "Pod")
+
+
+def _ips(world: World, key: Key) -> tuple[str, ...]:
+    pod = world.get(key)
+    return pod.ips if isinstance(pod, Pod) else ()
+
+
+def _attachments(worlds: Iterable[World], touched: Iterable[Key]) -> Iterator[Key]:
+    for key in touched:
+        if key.kind == "Attachment":
+            yield key
+        elif key.kind == "Pod":
+            yield from (found for world in worlds for found in world.keys_at(ATTACHMENT_POD, key.namespace, key.name))
+
+
+def _services(worlds: Iterable[World], touched: Iterable[Key]) -> Iterator[Key]:
+    for key in touched:
+        if key.kind == "Service":
+            yield key
+        elif key.kind == "EndpointSlice":
+            for world in worlds:
+                item = world.get(key)
+                if isinstance(item, EndpointSlice):
+                    yield Key("Service", item.meta.namespace, item.service)
+
+
+def _namespaces(worlds: Iterable[World], touched: Iterable[Key]) -> set[str]:
+    """The namespaces that objects with names of their own are in."""
+    found = {key.namespace for key in touched if key.kind in ("Service", "Pod")}
+    items = (world.get(key) for world in worlds for key in touched if key.kind == "Attachment")
+    return found | {item.pod_namespace for item in items if isinstance(item, Attachment)}
