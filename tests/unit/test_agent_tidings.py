@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from tests.unit.agent_rig import Rig, attachment, running_pod, served, service
 
 from fairway_agent.anomalies import PodAnomalies
+from fairway_agent.condition import DOWN, UP
 from fairway_agent.gaps import Gaps
 from fairway_agent.problems import Problems
-from fairway_agent.tidings import DriftAlarm, ProblemTeller, add_failure, incident_of
+from fairway_agent.reports import GAP_REASON
+from fairway_agent.tidings import OTHER, SORTS, DriftAlarm, ProblemTeller, add_failure, add_reason, incident_of
 from fairway_core.clock import FakeClock
 from fairway_core.codec import decode
 from fairway_core.keys import Key
@@ -209,3 +212,17 @@ async def test_an_object_that_is_not_understood_is_left_out_alone() -> None:
         assert list(rig.problems.open()) == ["object:Service/shop/odd"] and rig.problems.blocking() == []
         assert rig.reconciler.world.service("shop", "web") is not None
         assert rig.reconciler.world.service("shop", "odd") is None
+
+
+def test_every_reason_is_explained() -> None:
+    text = (Path(__file__).parents[2] / "docs/kubernetes.md").read_text()
+    reasons = {sort.reason for sort in (*SORTS.values(), OTHER)} | {add_reason({"code": code}) for code in range(200)}
+    assert {reason for reason in (*reasons, GAP_REASON, UP, DOWN) if f"`{reason}`" not in text} == set()
+
+
+def test_every_sort_of_problem_has_a_reason_of_its_own() -> None:
+    """Keys are written where problems are reported; a new one must say how it is told."""
+    sources = [file.read_text() for file in (Path(__file__).parents[2] / "agent/fairway_agent").glob("*.py")]
+    written = {key for text in sources for key in re.findall(r'problems\.report\(\s*f?"([a-z-]+)[:"]', text)}
+    assert {"nft", "dns"} <= written
+    assert written - {"store"} <= SORTS.keys()
