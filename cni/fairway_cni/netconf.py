@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairway_cni import faults, podargs, wishes
+from fairway_cni.faults import CniError
 from fairway_cni.ranges import RangeSpec
 from fairway_cni.values import as_array, as_number, as_object, as_text, as_texts, bad, fold
 from fairway_core.model import Bandwidth, HostPort
