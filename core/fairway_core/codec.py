@@ -7,7 +7,7 @@ what is there cannot be understood; never anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fairway_core import readers as read
@@ -121,7 +121,7 @@ def _pod(meta: Meta, document: Document) -> Pod:
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     ports = {
         PodPort(read.text(port["name"]), read.port(port["containerPort"]), read.protocol(port.get("protocol")))
-        for container in spec.get("containers") or ()
+        for container in _lasting(spec)
         for port in container.get("ports") or ()
         if port.get("name")
     }
@@ -137,6 +137,12 @@ def _pod(meta: Meta, document: Document) -> Pod:
         hostname=read.text(spec.get("hostname")),
         subdomain=read.text(spec.get("subdomain")),
     )
+
+
+def _lasting(spec: Document) -> Iterator[Document]:
+    """The containers that run while the pod does: the usual ones, and sidecars (KEP-753)."""
+    yield from spec.get("containers") or ()
+    yield from (item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always")
 
 
 def _service(meta: Meta, document: Document) -> Service:

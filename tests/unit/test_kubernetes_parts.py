@@ -52,6 +52,19 @@ def test_pruning_loses_nothing_that_is_read(plural: str) -> None:
         assert len(json.dumps(kept)) < len(json.dumps(item)) / 1.4
 
 
+def test_named_ports_of_sidecars_are_kept_those_of_other_init_containers_are_not() -> None:
+    def named(name: str, port: int) -> dict[str, Any]:
+        return {"name": name, "image": "x", "ports": [{"name": name, "containerPort": port}, {"containerPort": 1}]}
+
+    sidecar = {**named("proxy", 15001), "restartPolicy": "Always"}
+    spec = {"containers": [named("web", 80)], "initContainers": [named("once", 81), sidecar]}
+    item = {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "b"}, "spec": spec}
+    kept = prune(RESOURCES["pods"], item)
+    assert kept is not None and decode(kept) == decode(item)
+    assert [(port.name, port.port) for port in getattr(decode(kept), "ports", ())] == [("proxy", 15001), ("web", 80)]
+    assert "once" not in json.dumps(kept) and "image" not in json.dumps(kept)
+
+
 def test_a_watch_is_cut_into_the_same_events_wherever_the_stream_is_cut() -> None:
     events = watch_events("watch-services")[:6]
     data = b"".join(json.dumps(event).encode() + b"\n" for event in events)

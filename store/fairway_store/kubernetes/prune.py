@@ -70,7 +70,7 @@ def _pod(item: Document) -> dict[str, Any]:
     spec, status = item.get("spec"), item.get("status")
     kept = _pick(spec, ("nodeName", "hostNetwork", "hostname", "subdomain"))
     if isinstance(spec, Mapping) and isinstance(kept, dict):
-        kept.update(_filled(containers=_containers(spec.get("containers"))))
+        kept.update(_filled(containers=_containers(spec.get("containers")), initContainers=_sidecars(spec.get("initContainers"))))
     state = _pick(status, ("phase", "podIP", "podIPs"))
     if isinstance(status, Mapping) and isinstance(status.get("conditions"), list):
         ready = [c for c in status["conditions"] if not isinstance(c, Mapping) or c.get("type") == "Ready"]
@@ -89,6 +89,14 @@ def _containers(containers: Any) -> Any:
         if named:
             kept.append({"ports": named})
     return kept
+
+
+def _sidecars(containers: Any) -> Any:
+    """Init containers that go on running; the others are gone before anybody connects."""
+    if not isinstance(containers, list):
+        return containers
+    lasting = [item for item in containers if isinstance(item, Mapping) and item.get("restartPolicy") == "Always"]
+    return [{**kept, "restartPolicy": "Always"} for kept in _containers(lasting)]
 
 
 def _service(item: Document) -> dict[str, Any]:
