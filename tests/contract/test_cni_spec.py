@@ -182,6 +182,8 @@ def test_5_error_is_json_on_stdout_with_a_failing_exit(container: NewContainer) 
         (2, {"runtimeConfig": {"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "dccp"}]}}, {}, "dccp"),
         (2, {"routes": [{"dst": "192.0.2.0/24", "gw": "192.0.2.1"}]}, {}, "routes.gw"),
         (2, {"sysctl": {"kernel.core_pattern": "|/bin/sh"}}, {}, "kernel.core_pattern"),
+        (2, {"vlan": 5, "promiscMode": False}, {}, "vlan"),
+        (2, {"Bridge": "br0"}, {}, "bridge"),
         (4, {}, {"CNI_NETNS": "/run/netns/there-is-none"}, "CNI_NETNS"),
         (4, {}, {"CNI_NETNS": "/etc/hostname"}, "CNI_NETNS"),
         (4, {}, {"CNI_ARGS": "IP=10.244.0.999"}, "IP"),

@@ -210,6 +210,23 @@ def test_2_prevresult_without_the_containers_interface_is_an_error(container: Ne
         assert (reply.code, "prevResult" in reply.words) == (7, True), reply
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mtu", 1400),
+        ("ipam", {"type": "host-local"}),
+        ("bandwidth", {"egressRate": 1 << 20}),
+        ("routes", [{"dst": "192.0.2.0/24"}]),
+    ],
+)
+def test_2_prevresult_and_what_only_the_maker_of_the_interface_can_do_contradict(
+    container: NewContainer, key: str, value: Any
+) -> None:
+    previous = {"interfaces": [{"name": "eth0", "sandbox": "x"}], "ips": [{"address": "10.66.0.9/24", "interface": 0}]}
+    reply = container().call("ADD", {key: value, "prevResult": previous})
+    assert (reply.code, key in reply.words, "prevResult" in reply.words) == (2, True, True), reply
+
+
 # Section 3, "Deriving runtimeConfig", with the capabilities of CONVENTIONS.md
 
 
