@@ -112,17 +112,17 @@ def cluster(
     directory: Path,
     pods: Sequence[PodSpec],
     size: int = 2,
+    modes: Sequence[str] = ("bridge", "routed"),
     config: Mapping[str, Any] | None = None,
     objects: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Cluster]:
-    """Build it: nodes take their podCIDRs from their Node objects, and wire by turns as bridge and routed."""
+    """Build it: nodes take their podCIDRs from their Node objects, and wire as `modes` say, by turns."""
     name = f"k8c{os.getpid()}-{next(_serial)}"
     address = LINK[4].format(size + 1)
     server = ServedDouble(Path(f"/run/netns/fwlab-{name}.api"), address)
     store = {"kind": "kubernetes", "kubeconfig": str(server.kubeconfig(directory / f"{name}.kubeconfig"))}
     settings = {"store": store, "cluster": {"serviceCIDRs": SERVICES}, **(config or {})}
-    modes = ["bridge" if number % 2 else "routed" for number in range(size + 1)]
-    nodes = [{"name": f"n{n}", "podCIDRs": [], "mode": modes[n], "config": settings} for n in range(1, size + 1)]
+    nodes = [{"name": f"n{n + 1}", "podCIDRs": [], "mode": modes[n % len(modes)], "config": settings} for n in range(size)]
     link = {"nodes": [node["name"] for node in nodes], "hosts": ["api", "client"], "subnets": SUBNETS, "routes": False}
     topology = {"name": name, "nodes": nodes, "hosts": [{"name": "api"}, CLIENT], "links": [link]}
     server.start()
