@@ -7,10 +7,12 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from fairway_agent.api.cni import CniRoutes
+from fairway_agent.api.dns import DnsRoutes
 from fairway_agent.api.insight import HealthRoutes, InsightRoutes
 from fairway_agent.api.objects import ObjectRoutes
 from fairway_agent.api.server import application, serve_tcp, serve_unix
@@ -19,6 +21,7 @@ from fairway_agent.cluster_dns import ClusterDns, ServedAddresses, listener
 from fairway_agent.config import Config
 from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
+from fairway_agent.dnstop import DnsTop
 from fairway_agent.drift import Drift
 from fairway_agent.freshness import Freshness, Progress
 from fairway_agent.health_server import HealthServer, place_of
@@ -33,8 +36,10 @@ from fairway_agent.problems import Problems
 from fairway_agent.propagation import Propagation
 from fairway_agent.reconcile import Reconciler
 from fairway_agent.reports import Reports
+from fairway_agent.resolving import Resolving
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.status import Status
+from fairway_agent.worker_config import RESOLV_CONF, worker_config
 from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
 from fairway_cni.handler import CniHandler
@@ -46,9 +51,8 @@ from fairway_cni.wires import Kernel
 from fairway_core.clock import SystemClock
 from fairway_core.model import HostPort
 from fairway_dns.compile import ZoneCompiler
-from fairway_dns.config import WorkerConfig, parse_address, parse_resolv_conf
+from fairway_dns.config import WorkerConfig
 from fairway_dns.feed import ZoneFeed
-from fairway_dns.limits import ClientLimits
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_dns.viewcompile import ViewCompiler, ViewRules
@@ -67,7 +71,6 @@ from fairway_store.api import Store
 from fairway_store.open import ClusterOptions, open_store, open_writer
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Agent:
@@ -144,7 +147,11 @@ class Agent:
                     self._log.getChild("drift"),
                 )
                 group.create_task(drift.run())
-                await self._serve(stack, reconciler, objects, CniHandler(attacher, self._log.getChild("cni")))
+                names_asked = DnsRoutes(
+                    Resolving(self._worker_config(), feed, lambda: reconciler.world), DnsTop(feed, self._clock)
+                )
+                cni = CniHandler(attacher, self._log.getChild("cni"))
+                await self._serve(stack, reconciler, objects, cni, names_asked)
                 on_ready()
 
     @property
@@ -263,25 +270,11 @@ class Agent:
         return made
 
     def _worker_argv(self, number: int, listen: tuple[str, ...]) -> Sequence[str]:
-        config, paths = self._config, self._config.paths
-        given = tuple(map(parse_address, config.dns.upstreams)) or parse_resolv_conf(RESOLV_CONF.read_text(errors="replace"))
-        worker = WorkerConfig(
-            feed=str(paths.feed),
-            listen=listen,
-            port=config.dns.port,
-            upstreams=given,
-            tls_ca=config.dns.tlsCAFile,
-            state=str(paths.state / f"zone-{number}.json"),
-            domain=config.cluster.domain,
-            private=(*config.cluster.serviceCIDRs, *config.node.podCIDRs),
-            hosts=tuple((name, tuple(ips)) for name, ips in sorted(config.dns.hosts.items())),
-            stubs=tuple((zone, tuple(map(parse_address, servers))) for zone, servers in sorted(config.dns.stubZones.items())),
-            views=self._scoped,
-            identity=config.node.name,
-            limits=ClientLimits(config.dns.limits.perClientQps, config.dns.limits.perClientConnections),
-            release=version("fairway"),
-        )
+        worker = replace(self._worker_config(), listen=listen, state=str(self._config.paths.state / f"zone-{number}.json"))
         return worker.argv(sys.executable)
+
+    def _worker_config(self) -> WorkerConfig:
+        return worker_config(self._config, RESOLV_CONF, version("fairway"), self._scoped)
 
     def _attachments(
         self, store: Store, reconciler: Reconciler, links: KernelLinks, conntrack: Conntrack
@@ -307,12 +300,15 @@ class Agent:
     def _not_ready(self) -> str:
         return self._problems.text("nft")
 
-    async def _serve(self, stack: AsyncExitStack, reconciler: Reconciler, objects: Objects, cni: CniHandler) -> None:
+    async def _serve(
+        self, stack: AsyncExitStack, reconciler: Reconciler, objects: Objects, cni: CniHandler, dns: DnsRoutes
+    ) -> None:
         config, log = self._config, self._log.getChild("api")
         status = Status(config.node.name, version("fairway"), reconciler, self._live, self._problems)
         health = HealthRoutes(status, self._metrics).routes()
         routes = [
             *health,
+            *dns.routes(),
             *InsightRoutes(status, self._live, reconciler).routes(),
             *ObjectRoutes(objects).routes(),
             *CniRoutes(cni, self._metrics, self._clock, self._reports.add_failed).routes(),

@@ -96,6 +96,15 @@ class Client:
         question = {"source": source, "destination": destination, "port": port, "protocol": protocol}
         return self._call("POST", "/v1/why", question)
 
+    def resolve(self, name: str, rtype: str, source: str, ask: bool) -> dict[str, Any]:
+        """What a name is answered with, as described in agent/README.md; `source` is NAMESPACE/POD or empty."""
+        query = {"name": name, "type": rtype, "from": source, "ask": "1" if ask else ""}
+        return self._call("GET", f"/v1/dns/resolve?{urlencode({key: value for key, value in query.items() if value})}")
+
+    def dns_top(self, by: str, count: int) -> dict[str, Any]:
+        """Who asks what how often, as described in agent/README.md."""
+        return self._call("GET", f"/v1/dns/top?{urlencode({'by': by, 'count': count})}")
+
     def _call(self, method: str, path: str, body: Any = None, timeout: float | None = None) -> dict[str, Any]:
         connection, response = self._send(method, path, body, timeout or self.timeout)
         try:

@@ -23,9 +23,10 @@ from fairway_dns.protocol import (
     decode,
     encode,
 )
-from fairway_dns.reports import Ping, Pong, Stats
+from fairway_dns.reports import Ping, Pong, Stats, Watch
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
+from fairway_dns.top import TopCounter
 
 FIRST_DELAY = 0.05
 LAST_DELAY = 1.0
@@ -45,6 +46,7 @@ class FeedClient:
         stats: Callable[[], Stats],
         log: logging.Logger,
         compact: Callable[[], list[bytes]],
+        top: TopCounter | None = None,
     ) -> None:
         self._path = path
         self._table = table
@@ -52,6 +54,7 @@ class FeedClient:
         self._stats = stats
         self._log = log
         self._compact = compact
+        self._top = top
         self._snapshot: list[bytes] = []
 
     async def run(self) -> None:
@@ -91,9 +94,14 @@ class FeedClient:
 
     def _take(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         frame = decode(body)
-        if isinstance(frame, Ping):
-            writer.write(encode(Pong(frame.number)))
-            return
+        match frame:
+            case Ping(number):
+                writer.write(encode(Pong(number)))
+                return
+            case Watch(seconds):
+                if self._top is not None:
+                    self._top.watch(seconds)
+                return
         ack = self._table.take(frame)
         self._remember(frame, len(body).to_bytes(4, "big") + body)
         if isinstance(ack, Ack):
@@ -122,4 +130,6 @@ class FeedClient:
             if (stats := self._stats()) != sent:
                 sent = stats
                 writer.write(encode(stats))
+            if self._top is not None and self._top.open:
+                writer.write(encode(self._top.take()))
             await asyncio.sleep(STATS_INTERVAL)

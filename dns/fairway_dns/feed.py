@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairway_dns.protocol import VERSION, Ack, Delta, FrameReader, Hello, ProtocolError, decode, encode, snapshot
-from fairway_dns.reports import Ping, Stats
+from fairway_dns.protocol import VERSION, Ack, Delta, Frame, FrameReader, Hello, ProtocolError, decode, encode, snapshot
+from fairway_dns.reports import Ping, Stats, Top, Watch
 from fairway_dns.views import Fact
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel.unixsocket import listen_unix
@@ -21,6 +21,8 @@ BACKLOG = 64
 LARGE = 2000
 """Records; a larger delta would stall both loops as one frame, so it travels as a snapshot in chunks."""
 HELLO_TIMEOUT = 5.0
+TOPS = 5
+"""Reports of who asks what that are kept of each worker; one comes every second while somebody looks."""
 CLOGGED = 1 << 20
 """Octets waiting to be sent to a worker above which it is not pinged on top."""
 
@@ -48,6 +50,7 @@ class _Connection:
     acked: int | None = None
     stats: Stats = field(default_factory=lambda: Stats({}))
     heard: int = 0
+    tops: deque[Top] = field(default_factory=lambda: deque(maxlen=TOPS))
     queue: deque[bytes] = field(default_factory=deque)
     stale: bool = True
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,6 +123,12 @@ class ZoneFeed:
         for connection in self._connections:
             connection.push(data)
 
+    def frames(self) -> list[Frame]:
+        """What a worker that connects now would be sent: a snapshot, or nothing before there is a table."""
+        if self._revision is None:
+            return []
+        return list(snapshot(tuple(self._records), self._revision, tuple(self._facts), self._scoped))
+
     def workers(self) -> tuple[WorkerInfo, ...]:
         """The connected workers, by pid."""
         found = (WorkerInfo(c.pid, c.acked, c.stats) for c in self._connections)
@@ -152,6 +161,21 @@ class ZoneFeed:
     def heard(self, pid: int) -> int:
         """See `fairway_dns.health.Pulse`."""
         return sum(connection.heard for connection in self._connections if connection.pid == pid)
+
+    def watch(self, seconds: float) -> None:
+        """Let the workers tell who asks what, for so many seconds from now."""
+        for connection in self._connections:
+            if connection.writer.transport.get_write_buffer_size() < CLOGGED:
+                connection.writer.write(encode(Watch(seconds)))
+
+    def forget_tops(self) -> None:
+        """What was told of who asks what is old."""
+        for connection in self._connections:
+            connection.tops.clear()
+
+    def tops(self) -> tuple[tuple[Top, ...], ...]:
+        """What each worker told lately of who asks what, the latest last."""
+        return tuple(tuple(connection.tops) for connection in self._connections)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -203,6 +227,8 @@ class ZoneFeed:
             await self._notify()
         elif isinstance(frame, Stats):
             connection.stats = frame
+        elif isinstance(frame, Top):
+            connection.tops.append(frame)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -45,6 +45,11 @@ def to_text(key: bytes) -> str:
     return ".".join(labels)
 
 
+def client_text(client: bytes) -> str:
+    """A packed address as text; "?" for none."""
+    return str(ip_address(client)) if client else "?"
+
+
 def suffixes(key: bytes) -> Iterator[tuple[int, bytes]]:
     """The name itself and every parent with its offset in `key`, longest first, the root left out."""
     pos = 0

@@ -70,6 +70,12 @@ def encode_query(ident: bytes, question: bytes, asked: Asked, edns: bool) -> byt
     return b"".join((ident, _HEADS[edns, asked.checking_disabled], question, opt))
 
 
+def client_query(ident: bytes, name: bytes, qtype: int) -> bytes:
+    """What a client sends: a recursive query with EDNS for a name (a key)."""
+    asked = Asked(name, qtype)
+    return encode_query(ident, question_of(asked, name), asked, True)
+
+
 def encode_padded(ident: bytes, question: bytes, asked: Asked) -> bytes:
     """A recursive query whose length tells little of its name, for encrypted transport (RFC 7830, RFC 8467)."""
     plain = encode_query(ident, question, asked, True)

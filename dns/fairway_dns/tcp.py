@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.clock import Clock
+from fairway_dns.books import Books
 from fairway_dns.counters import Counters
-from fairway_dns.limits import RateLimiter
-from fairway_dns.measure import Timings
 from fairway_dns.resolver import Later, Resolver
 
 TURN = 16
@@ -40,16 +39,15 @@ class TcpServer:
         clock: Clock,
         counters: Counters,
         limits: TcpLimits | None = None,
-        limiter: RateLimiter | None = None,
-        timings: Timings | None = None,
+        books: Books | None = None,
     ) -> None:
         self._listener = listener
         self.resolver = resolver
         self.clock = clock
         self._counters = counters
         self.limits = limits or TcpLimits()
-        self.limiter = limiter
-        self.timings = timings or Timings()
+        books = books or Books.empty(clock)
+        self.limiter, self.timings, self.top = books.limiter, books.timings, books.top
         self._clients: dict[bytes, int] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -122,6 +120,8 @@ class _Conversation:
         try:
             while (data := await self._next()) is not None:
                 await self._turn()
+                if self._server.top.open:
+                    self._server.top.count(data, self._client)
                 since = self._server.clock.monotonic()
                 reply = self._server.resolver.handle(data, tcp=True, client=self._client)
                 if reply is None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from fairway_core.clock import Clock
 from fairway_dns.batch import Batch, client_of
+from fairway_dns.books import Books
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Entry
-from fairway_dns.limits import RateLimiter
-from fairway_dns.measure import Timings
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -51,8 +50,7 @@ class UdpServer:
         clock: Clock,
         counters: Counters,
         limits: UdpLimits | None = None,
-        limiter: RateLimiter | None = None,
-        timings: Timings | None = None,
+        books: Books | None = None,
         turn: Turn | None = None,
     ) -> None:
         self._socket = listener
@@ -62,8 +60,8 @@ class UdpServer:
         self._clock = clock
         self._counters = counters
         self._limits = limits or UdpLimits()
-        self._limiter = limiter
-        self._timings = timings or Timings()
+        books = books or Books.empty(clock)
+        self._limiter, self._timings, self._top = books.limiter, books.timings, books.top
         self._turn = turn or Turn()
         self._out: list[Datagram] = []
         self._waiting: deque[tuple[bytes, bytes, float]] = deque()
@@ -186,6 +184,8 @@ class UdpServer:
             for slot in range(len(datagrams)):
                 if not self._limiter.admit(client_of(self._batch.sender(slot)), now):
                     datagrams[slot] = b""
+        if self._top.open and datagrams:
+            self._top.sample(datagrams, lambda slot: client_of(self._batch.sender(slot)))
         return datagrams
 
     def _next_slice(self) -> None:

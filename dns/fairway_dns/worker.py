@@ -12,24 +12,26 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from fairway_core.clock import SystemClock
 from fairway_core.errors import UserError
 from fairway_core.logs import configure
-from fairway_dns.authority import standard_authorities
+from fairway_dns.books import Books
 from fairway_dns.cache import Cache
 from fairway_dns.client import FeedClient
 from fairway_dns.complete import Completion
 from fairway_dns.config import Address, WorkerConfig, parse_address, parse_host, parse_stub
 from fairway_dns.counters import Counters
+from fairway_dns.fixed import authorities_of, empty_zone, host_records
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.identity import Identity
 from fairway_dns.limits import ClientLimits, RateLimiter
 from fairway_dns.measure import NameKinds, Timings
-from fairway_dns.names import reverse_name, to_key, to_text
+from fairway_dns.names import to_key, to_text
 from fairway_dns.prefetch import Prefetcher
 from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
@@ -40,10 +42,11 @@ from fairway_dns.state import StateFile
 from fairway_dns.table import Moved, Table
 from fairway_dns.tcp import TcpLimits, TcpServer
 from fairway_dns.tls import client_context
+from fairway_dns.top import TopCounter
 from fairway_dns.turn import Turn
 from fairway_dns.udp import UdpServer
 from fairway_dns.wire import TYPE_NAMES
-from fairway_dns.zone import Record, Zone, ZoneDelta
+from fairway_dns.zone import Record
 
 READY_FD = "FAIRWAY_READY_FD"
 """Environment: a descriptor to write one line to once all sockets are bound."""
@@ -59,16 +62,10 @@ class Worker:
         self._config = config
         self._log = log
         self._counters, self._timings, self._cache = Counters(), Timings(), Cache(clock)
+        self._top = TopCounter(clock)
         self._prepared = Prepared()
-        held = (config.domain, f"svc.{config.domain}", f"pod.{config.domain}")
-        self._fixed = ZoneDelta(frozenset(_host_records(config)))
-
-        def zone() -> Zone:
-            made = Zone(held)
-            made.apply(self._fixed)
-            return made
-
-        self._table = Table(zone, self._changed)
+        self._fixed = frozenset(host_records(config))
+        self._table = Table(partial(empty_zone, config), self._changed)
         self._clock = clock
         self._state = StateFile(Path(config.state), clock) if config.state else None
         own = [Address(address, config.port) for address in config.listen]
@@ -83,10 +80,11 @@ class Worker:
         stubs = {to_key(zone): forwarder(servers) for zone, servers in config.stubs}
         self._forwarder = Routes(forwarder(config.upstreams), stubs)
         Prefetcher(self._cache, self._forwarder, self._counters)
-        authorities = standard_authorities(config.domain, config.private, stubs)
+        authorities = authorities_of(config)
         parts = authorities, self._cache, self._forwarder, self._counters, log
         completion, identity = Completion(config.domain, authorities), Identity(config.identity)
-        self._limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
+        limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
+        self._books = Books(self._timings, self._top, limiter)
         kinds = NameKinds(config.domain, dict(config.hosts), stubs)
         self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity, kinds)
         self._udp: list[UdpServer] = []
@@ -98,7 +96,8 @@ class Worker:
         await self._listen()
         self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
         _tell_ready()
-        client = FeedClient(Path(self._config.feed), self._table, self._state, self._stats, self._log, self._frames)
+        path = Path(self._config.feed)
+        client = FeedClient(path, self._table, self._state, self._stats, self._log, self._frames, self._top)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await stop.wait()
         for task in background:
@@ -123,9 +122,8 @@ class Worker:
             stream = listen_tcp(address, self._config.port)
             tcp_limits = TcpLimits(per_client=self._config.limits.connections)
             rest = self._clock, self._counters
-            watched = self._limiter, self._timings
-            self._udp.append(UdpServer(listener, self._resolver, self._prepared, *rest, None, *watched, turn=self._turn))
-            self._tcp.append(TcpServer(stream, self._resolver, *rest, tcp_limits, *watched))
+            self._udp.append(UdpServer(listener, self._resolver, self._prepared, *rest, None, self._books, self._turn))
+            self._tcp.append(TcpServer(stream, self._resolver, *rest, tcp_limits, self._books))
         for udp in self._udp:
             udp.start()
         for tcp in self._tcp:
@@ -164,7 +162,7 @@ class Worker:
         zone = self._table.zone
         records = (Record(to_text(key), TYPE_NAMES[rtype], data, scope) for key, rtype, data, scope in zone.records())
         # Fixed names come from the settings of the next worker, not from the file.
-        pushed = (record for record in records if record not in self._fixed.add)
+        pushed = (record for record in records if record not in self._fixed)
         facts = tuple(self._table.views.facts)
         return [encode(frame) for frame in snapshot(pushed, zone.revision or 0, facts, zone.scoped)]
 
@@ -174,13 +172,6 @@ class Worker:
             self._state.flush()
             if self._state.error is not None:
                 self._log.error("state file: %s", self._state.error)
-
-
-def _host_records(config: WorkerConfig) -> Iterator[Record]:
-    for name, addresses in config.hosts:
-        for address in addresses:
-            yield Record(name, "AAAA" if ":" in address else "A", address)
-            yield Record(reverse_name(address), "PTR", name)
 
 
 def _tell_ready() -> None:

@@ -18,16 +18,19 @@ from hypothesis import strategies as st
 
 from fairway_core.clock import SystemClock
 from fairway_dns.authority import standard_authorities
+from fairway_dns.books import Books
 from fairway_dns.cache import Cache
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder
 from fairway_dns.identity import Identity
 from fairway_dns.limits import CLIENTS, NAMED, RateLimiter
+from fairway_dns.measure import Timings
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
 from fairway_dns.table import Table
 from fairway_dns.tcp import TcpLimits, TcpServer
+from fairway_dns.top import TopCounter
 from fairway_dns.udp import UdpLimits, UdpServer
 from fairway_dns.zone import Zone
 
@@ -71,6 +74,7 @@ class Server:
     def __init__(self, stack: ExitStack, qps: int = 0, udp: UdpLimits | None = None, tcp: TcpLimits | None = None) -> None:
         clock, self.counters, prepared = SystemClock(), Counters(), Prepared()
         limiter = RateLimiter(qps, self.counters) if qps else None
+        books = Books(Timings(), TopCounter(clock), limiter)
         authorities, log = standard_authorities("cluster.local"), logging.getLogger("test")
         forwarder = Forwarder((), (), clock)
         resolver = Resolver(
@@ -78,8 +82,8 @@ class Server:
         )  # fmt: skip
         listener = listen_udp("127.0.0.1", 0)
         self.address = listener.getsockname()
-        self.udp = UdpServer(listener, resolver, prepared, clock, self.counters, udp, limiter)
-        self.tcp = TcpServer(listen_tcp(*self.address), resolver, clock, self.counters, tcp, limiter)
+        self.udp = UdpServer(listener, resolver, prepared, clock, self.counters, udp, books)
+        self.tcp = TcpServer(listen_tcp(*self.address), resolver, clock, self.counters, tcp, books)
         self._stack = stack
         self._writers: list[asyncio.StreamWriter] = []
 
