@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 from fairway_agent.problems import Problems
@@ -20,24 +20,22 @@ class PodAnomalies:
         self._node = node
         self._ranges = tuple(map(ip_network, pod_cidrs))
         self._problems = problems
+        self._shown: set[tuple[str, Key]] = set()
 
     def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
         """Look at the pods that changed, and at those that share an address with them, before or now."""
-        concerned = {key for key in touched if key.kind == "Pod"}
-        for key in list(concerned):
-            for world in (before, after):
-                item = world.get(key)
-                for ip in item.ips if isinstance(item, Pod) else ():
-                    concerned.update(after.keys_at(POD_IP, ip))
-        for key in concerned:
+        changed = [key for key in touched if key.kind == "Pod"]
+        for key in {*changed, *_sharing(before, after, changed)}:
             item = after.get(key)
             self._show(CONFLICT, key, conflict(after, key, item) if isinstance(item, Pod) else "")
             self._show(FOREIGN, key, self._foreign(after, item) if isinstance(item, Pod) else "")
 
     def _show(self, kind: str, key: Key, text: str) -> None:
         if text:
+            self._shown.add((kind, key))
             self._problems.report(f"{kind}:{key}", text, blocking=False)
-        else:
+        elif (kind, key) in self._shown:
+            self._shown.discard((kind, key))
             self._problems.clear(f"{kind}:{key}")
 
     def _foreign(self, world: World, pod: Pod) -> str:
@@ -53,9 +51,22 @@ class PodAnomalies:
         )
 
 
+def _sharing(before: World, after: World, changed: Iterable[Key]) -> Iterator[Key]:
+    """Who has an address now that a changed pod has, or had."""
+    for key in changed:
+        for world in (before, after):
+            item = world.get(key)
+            for ip in item.ips if isinstance(item, Pod) else ():
+                found = after.keys_at(POD_IP, ip)
+                if len(found) > 1 or world is before:
+                    yield from found
+
+
 def conflict(world: World, key: Key, pod: Pod) -> str:
     """In words, if an earlier pod has one of its addresses too. A pod on its way out may share it with its successor."""
     for ip in pod.ips:
+        if len(world.keys_at(POD_IP, ip)) < 2:
+            continue
         claimants = list(_claimants(world, ip))
         if key in claimants[1:]:
             return f"{key} and {claimants[0]} both have the address {ip}: rules take it for {claimants[0]}"
