@@ -240,6 +240,6 @@ def _kept(entry: _Entry, response: Response, now: float) -> Kept:
     age = int(now - entry.stored)
     until = min(entry.expires, entry.stored + age + 1)
     if response.tail.rcode not in (NOERROR, NXDOMAIN):
-        tail = response.tail._replace(ede=EDE_CACHED_ERROR)
+        tail = response.tail._replace(ede=EDE_CACHED_ERROR, text="failed a moment ago")
         return Kept(tail, until, response, entry.stored, entry.expires)
     return Kept(aged(response, age), until, response, entry.stored, entry.expires)

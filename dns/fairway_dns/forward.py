@@ -21,7 +21,7 @@ from fairway_dns.loop import LoopGuard
 from fairway_dns.measure import Timings
 from fairway_dns.names import suffixes
 from fairway_dns.question import Asked
-from fairway_dns.response import EDE_NETWORK, EDE_UNREACHABLE, Response
+from fairway_dns.response import EDE_NETWORK, EDE_OTHER, EDE_UNREACHABLE, Response
 from fairway_dns.tls import TlsServer
 from fairway_dns.turn import Turn
 from fairway_dns.upstream import Attempt, Server, Unusable, Upstream
@@ -33,6 +33,8 @@ NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
 FAILURE_TTL: Final = 300
 """Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
+REASONS: Final = {EDE_UNREACHABLE: "no upstream answered", EDE_NETWORK: "no upstream could be spoken to"}
+LOOP: Final = Response(Tail(SERVFAIL, ede=EDE_UNREACHABLE, text="the upstream sends questions back here"), 0)
 ROOT: Final = b"\0"
 NEVER: Final = -1e9
 Waiter = Callable[[Response], None]
@@ -82,7 +84,7 @@ class _Flight:
         """What to say when no server has a good answer."""
         if self.fallback is not None:
             return self.fallback._replace(ttl=FAILURE_TTL)
-        return _servfail(self.ede, FAILURE_TTL)
+        return _servfail(self.ede, FAILURE_TTL, REASONS[self.ede])
 
 
 class _Health:
@@ -145,8 +147,11 @@ class Forwarder:
         """Call `waiter` once with the upstreams' answer; SERVFAIL at once if too much is under way or there is no upstream."""
         flight = self._flights.get(asked)
         full = flight is None and len(self._flights) >= self._limits.flights
-        if full or self._waiters >= self._limits.waiters or not self._addresses:
-            waiter(_servfail(EDE_UNREACHABLE, 0))
+        if not self._addresses:
+            waiter(_servfail(EDE_UNREACHABLE, 0, "no upstream is configured"))
+            return
+        if full or self._waiters >= self._limits.waiters:
+            waiter(_servfail(EDE_OTHER, 0, "too many questions are under way"))
             return
         self._waiters += 1
         if flight is not None:
@@ -181,7 +186,7 @@ class Forwarder:
         if self._guard is not None:
             self._guard.close()
         for flight in list(self._flights.values()):
-            self._land(flight, _servfail(EDE_UNREACHABLE, 0))
+            self._land(flight, _servfail(EDE_OTHER, 0, "the server is being stopped"))
         for server in self._servers:
             server.close()
         self._servers = []
@@ -254,7 +259,7 @@ class Forwarder:
         for flight in list(self._flights.values()):
             for attempt in [one for one in flight.attempts if one.server is server]:
                 attempt.cancel()
-                self.settle(flight, attempt, Unusable("a loop", _servfail(EDE_UNREACHABLE, 0)))
+                self.settle(flight, attempt, Unusable("a loop", LOOP))
 
     def _order(self, now: float) -> Sequence[Server]:
         """Servers as configured, clearly slower ones behind, those that failed lately last."""
@@ -321,5 +326,5 @@ class Routes:
         return self._stubs.get(self.apex(name), self._default)
 
 
-def _servfail(ede: int, ttl: int) -> Response:
-    return Response(Tail(SERVFAIL, ede=ede), ttl)
+def _servfail(ede: int, ttl: int, text: str) -> Response:
+    return Response(Tail(SERVFAIL, ede=ede, text=text), ttl)

@@ -21,8 +21,8 @@ NEVER: Final = (1 << 31) - 1
 """More seconds than any TTL has."""
 MIN_SOA: Final = 22
 """Octets of SOA data: two root names and five numbers."""
-EDE_STALE, EDE_CACHED_ERROR, EDE_UNREACHABLE, EDE_NETWORK = 3, 13, 22, 23
-"""RFC 8914, 4: a stale answer; a failure remembered; no server answered; none could be spoken to."""
+EDE_OTHER, EDE_STALE, EDE_CACHED_ERROR, EDE_UNREACHABLE, EDE_NETWORK = 0, 3, 13, 22, 23
+"""RFC 8914, 4: something else; a stale answer; a failure remembered; no server answered; none could be spoken to."""
 _COUNTS = struct.Struct("!HHHHHH")
 _FIXED = struct.Struct("!HHIH")
 _PAIR = struct.Struct("!HH")
@@ -167,7 +167,7 @@ def stale(response: Response, ttl: int) -> Tail:
     body = bytearray(response.tail.body)
     for offset in response.ttl_at:
         _TTL.pack_into(body, offset, ttl)
-    return response.tail._replace(body=bytes(body), ede=EDE_STALE)
+    return response.tail._replace(body=bytes(body), ede=EDE_STALE, text="")
 
 
 def join_chain(name: bytes, qtype: int, chain: Sequence[tuple[bytes, int, str]], ttl: int, end: Tail) -> Tail:

@@ -137,6 +137,7 @@ class _Channel:
         if out:
             for index, errno in self._turn.sender.send(self._socket.fileno(), [(_octets(attempt), b"") for attempt in out]):
                 self._drop(out[index], os.strerror(errno))
+            self._close_if_retired()
 
     def _drop(self, attempt: Attempt, reason: str) -> None:
         self._waiting.pop(attempt.ident, None)

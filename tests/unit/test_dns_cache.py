@@ -87,7 +87,7 @@ def test_limits_of_lifetime() -> None:
     clock.advance(3600)
     assert cache.get(ASKED) is None
     cache.put(ASKED, Response(Tail(SERVFAIL), 300))
-    assert fresh(cache) == Tail(SERVFAIL, ede=13)
+    assert fresh(cache) == Tail(SERVFAIL, ede=13, text="failed a moment ago")
     clock.advance(5)
     assert cache.get(ASKED) is None
     cache.put(ASKED, Response(Tail(SERVFAIL), 0))
