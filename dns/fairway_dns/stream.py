@@ -62,7 +62,7 @@ class Stream:
     ) -> None:
         self._address, self._loop, self._entropy, self._security = address, loop, entropy, security
         self._waiting: dict[bytes, _Question] = {}
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._pause, self._not_before = FIRST_PAUSE, 0.0
@@ -131,7 +131,7 @@ class Stream:
             link.send(question.octets)
         self._rest()
 
-    async def _dial(self) -> _Link:
+    async def _dial(self) -> Link:
         family, _, _, _, target = self._address.resolve(socket.SOCK_STREAM)
         made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -140,7 +140,7 @@ class Stream:
             await self._loop.sock_connect(made, target)
             context, name = (self._security.context, self._security.name) if self._security is not None else (None, None)
             _, link = await self._loop.create_connection(
-                lambda: _Link(self._took, self._lost), sock=made, ssl=context, server_hostname=name
+                lambda: Link(self._took, self._lost), sock=made, ssl=context, server_hostname=name
             )
         except BaseException:
             made.close()
@@ -160,7 +160,7 @@ class Stream:
         found.arrived(data)
         self._rest()
 
-    def _lost(self, link: _Link, error: Exception | None) -> None:
+    def _lost(self, link: Link, error: Exception | None) -> None:
         if link is not self._link:
             return
         self._link = None
@@ -194,10 +194,10 @@ class Stream:
                 self._rest()
 
 
-class _Link(asyncio.Protocol):
+class Link(asyncio.Protocol):
     """One connection: messages with their length in front (RFC 1035, 4.2.2)."""
 
-    def __init__(self, took: Callable[[bytes], None], lost: Callable[[_Link, Exception | None], None]) -> None:
+    def __init__(self, took: Callable[[bytes], None], lost: Callable[[Link, Exception | None], None]) -> None:
         self._took, self._lost = took, lost
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None

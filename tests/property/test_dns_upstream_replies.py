@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from itertools import cycle
+from unittest.mock import Mock
 
 import dns.exception
 import dns.message
@@ -15,6 +18,7 @@ from fairway_dns.denial import covering, expand
 from fairway_dns.names import to_key
 from fairway_dns.question import Asked, encode_padded, encode_query, in_mixed_case, question_of
 from fairway_dns.response import Response, aged, matches, matches_but_case, parse_response, stale
+from fairway_dns.stream import Link
 from fairway_dns.wire import Query, WireError, parse_query, render
 
 NAME = "www.Example.com"
@@ -107,6 +111,30 @@ def test_a_denial_covers_every_name_below_with_the_same_soa(zone: str, below: st
     assert isinstance(query, Query)
     found = dns.message.from_wire(render(query, aged(wide, 7), tcp=True))
     assert [rrset.to_text() for rrset in found.authority] == [f"{zone}. 293 IN SOA ns.{zone}. mail.ns.{zone}. 1 2 3 4 60"]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(0, 8))
+def test_messages_on_a_connection_are_told_apart_however_they_come(messages: list[bytes], cuts: list[int], closed: int) -> None:
+    stream = b"".join(len(message).to_bytes(2, "big") + message for message in messages)
+    seen: list[bytes] = []
+
+    def took(message: bytes) -> None:
+        seen.append(message)
+        if len(seen) == closed:
+            link.abort()
+
+    async def feed() -> None:
+        link.connection_made(Mock(asyncio.Transport))
+        start = 0
+        for size in cycle(cuts):
+            link.data_received(stream[start : start + size])
+            start += size
+            if start >= len(stream):
+                break
+
+    link = Link(took, lambda link, error: None)
+    asyncio.run(feed())
+    assert seen == (messages[:closed] if closed else messages)
 
 
 @given(st.binary(max_size=60), st.integers(0, 70))
