@@ -1,6 +1,6 @@
 """ADD and DEL end to end: fairway against Debian's plugins, interleaved in one run.
 
-    python bench/cni.py [--mode bridge|routed] [--count N] [--parallel N] [--rounds N]
+    python bench/cni.py [--mode bridge|routed] [--count N] [--parallel N] [--rounds N] [--held N,N]
 
 Builds a laboratory with one node and its agent (root needed, and the package containernetworking-plugins), and removes it. Every
 contestant runs as a runtime runs it: one process per plugin and call, in the node's namespace, into a fresh namespace.
@@ -9,6 +9,8 @@ contestant runs as a runtime runs it: one process per plugin and call, in the no
     bridge + host-local   the reference: no rule, no record but the address
     fairway + port        the same with one host port
     usual chain           bridge with ipMasq + host-local, then portmap, then firewall, with one host port
+
+With --held the same calls are made on nodes that hold so many addresses already, and only these (see _cni_held.py).
 
 Times are wall time in milliseconds, the order is random, a ratio is of medians to the peer in the same run; below 1 is better.
 The exit code is not 0 only if something failed.
@@ -30,8 +32,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _cni_held import hold, reserve
+
 from fairway_cni.install import NetworkSettings, conflist, shim_bytes
 from fairway_kernel import netns
+from fairway_netlab.lab import Lab
 from fairway_netlab.session import LabSession
 
 PEER_DIR = Path("/usr/lib/cni")
@@ -148,14 +153,49 @@ def measure(plugins: list[Contestant], options: argparse.Namespace) -> None:
         table(title, plugins, lambda plugin, verb: [walls[verb] for who, walls in rounds if who is plugin])
 
 
+def measure_held(session: LabSession, options: argparse.Namespace, directory: Path) -> None:
+    """ADD and DEL beside so many held addresses, ours and host-local's, all interleaved."""
+    held = [int(count) for count in options.held.split(",")]
+    labs = [session.up({"nodes": [{"name": "n1", "podCIDRs": ["10.250.0.0/16"]}]}) for _ in held]
+    shared = f"fwbench-{os.getpid()}-held"
+    path = netns.create(shared)
+    try:
+        plugins = [
+            one for lab, count in zip(labs, held, strict=True) for one in holders(lab, directory, options.mode, count, path)
+        ]
+        netns.enter(labs[0].netns("n1"))
+        one_by_one(plugins, 2)
+        for plugin in plugins:
+            plugin.times = {verb: [] for verb in VERBS}
+        one_by_one(plugins, options.count)
+    finally:
+        netns.delete(shared)
+    table(f"beside held addresses, n={options.count}", plugins, lambda plugin, verb: plugin.times[verb])
+
+
+def holders(lab: Lab, directory: Path, mode: str, count: int, path: str) -> list[Contestant]:
+    """Ours and its peer, each with `count` held addresses."""
+    own = directory / str(count)
+    own.mkdir()
+    hold(lab, count, path)
+    ours, peer = contestants(own, str(lab.node().socket), mode)[:2]
+    reserve(own / "host-local" / "peer0", "10.251.0.2", count)
+    ours.name, peer.name = f"fairway, {count} held", f"host-local, {count} held"
+    return [ours, peer]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mode", default="bridge", choices=["bridge", "routed"])
     parser.add_argument("--count", type=int, default=30, help="calls of each kind, one by one")
     parser.add_argument("--parallel", type=int, default=32, help="calls at once; 0 leaves that part out")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the parallel part")
+    parser.add_argument("--held", default="", help="numbers of addresses that are held already, such as 0,20000")
     options = parser.parse_args()
     with LabSession() as session, tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory:
+        if options.held:
+            measure_held(session, options, Path(directory))
+            return
         lab = session.up({"nodes": [{"name": "n1", "podCIDRs": ["10.250.0.0/16"]}]})
         plugins = contestants(Path(directory), str(lab.node().socket), options.mode)
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
