@@ -1,10 +1,14 @@
 """The first sync with an API server, and a steady load of events: time, memory, lag of the event loop.
 
     .venv/bin/python bench/kubernetes.py [--services 10000 --endpoints 50000 --pods 20000 --policies 1000 --rate 1000]
+    sudo .venv/bin/python bench/kubernetes.py --add [--adds 20 --rounds 5 --far 2000 --rate 1000]
 
 The server is the stand-in of the tests, in a process of its own; objects have the size of real ones (managedFields included).
 Measured is the store up to a complete World, without compiling rules. Peer: the same lists fetched and parsed as JSON one after
 the other, the least any client has to do; in this run, on this machine.
+
+With --add: the plugin's ADD end to end on a node of a laboratory, while pods of other nodes change at the given rate. Peer: the
+same ADDs between the streams.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ import json
 import logging
 import multiprocessing
 import resource
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import _kubernetes_add as add
 import aiohttp
 
 from fairway_core.codec import decode
@@ -76,6 +82,7 @@ def fill(double: Any, options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace, pipe: Connection) -> None:
     """The server's process: fill, serve, and change pods at the wanted rate when told to."""
+    sys.path.append(str(add.ROOT))
     from tests.kubernetes.double import Double
 
     async def run() -> None:
@@ -183,7 +190,13 @@ def main() -> None:
     for name, default in (("services", 10_000), ("endpoints", 50_000), ("pods", 20_000), ("policies", 1_000), ("rate", 1_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--paged", dest="streaming", action="store_false", help="a server without streaming lists")
+    parser.add_argument("--add", action="store_true", help="ADD under a stream of events instead (root needed)")
+    for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="with --add")
     options = parser.parse_args()
+    if options.add:
+        add.measure(options)
+        return
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(options, there), daemon=True)

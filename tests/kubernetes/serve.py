@@ -57,6 +57,11 @@ class ServedDouble:
         """What `function` finds in, or does to, the double."""
         return self._call(lambda: function(self._double))
 
+    def forget(self, count: int) -> None:
+        """Drop the oldest `count` events of pods that every watch has long had: a long run must not grow."""
+        history = self._double.collections["/api/v1/pods"].history
+        self._call(lambda: history.__delitem__(slice(0, max(0, len(history) - count))))
+
     def outage(self) -> None:
         """Break all connections and refuse new ones."""
         asyncio.run_coroutine_threadsafe(self._double.stop(), self._loop).result(5)
