@@ -38,12 +38,13 @@ from fairway_dns.config import Address, WorkerConfig
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.names import to_key
 from fairway_dns.protocol import encode, snapshot
+from fairway_dns.views import Fact
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel import netns
 
 ZONE = "bench.svc.cluster.local"
 NODE, CLIENT = "10.9.0.1", "10.9.0.2"
-PORTS = {"fairway": 53, "unbound": 5353}
+PORTS = {"fairway": 53, "unbound": 5353, "views": 5354}
 UPSTREAM = 5300
 ENDPOINTS = 1000
 UNBOUND = """
@@ -71,10 +72,21 @@ server:
 """
 
 
-def records(count: int) -> list[Record]:
+def records(count: int, scoped: bool = False) -> list[Record]:
     """So many services with one address each, and one headless service with a thousand endpoints."""
-    plain = [Record(f"s{n}.{ZONE}", "A", f"10.96.{n >> 8}.{n & 255}") for n in range(count)]
+    space = ZONE.partition(".")[0]
+    plain = [Record(f"s{n}.{ZONE}", "A", f"10.96.{n >> 8}.{n & 255}", f"{space}/s{n}" if scoped else "") for n in range(count)]
     return plain + [Record(f"big.{ZONE}", "A", f"10.244.{n >> 8}.{n & 255}") for n in range(ENDPOINTS)]
+
+
+def facts(count: int) -> list[Fact]:
+    """A hundred views of one tenant, each with something else hidden; the client has the first."""
+    space = ZONE.partition(".")[0]
+    found = [Fact("scope", f"{space}/s{n}", ("acme", f"g{n % 100}")) for n in range(count)]
+    for n in range(100):
+        found += [Fact("view", f"v{n}", (space, "acme")), Fact("address", f"10.9.0.{n + 2}", (f"v{n}",))]
+        found.append(Fact("hidden", f"v{n}", (f"of-others-{n}",)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +137,16 @@ class Bench:
             log.close()
 
     @contextmanager
-    def fairway(self, **more: object) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker that starts from its state file."""
-        state = self.path / "zone"
-        state.write_bytes(b"".join(map(encode, snapshot(records(self.names), 1))))
-        config = WorkerConfig(
-            str(self.path / "feed.sock"), (NODE,), PORTS["fairway"], (Address("127.0.0.1", UPSTREAM),), str(state), **more
-        )  # type: ignore[arg-type]
+    def fairway(self, server: str = "fairway") -> Iterator[subprocess.Popen[bytes]]:
+        """A worker that starts from its state file; "views": one that knows who asks."""
+        state = self.path / f"zone-{server}"
+        scoped = server == "views"
+        frames = snapshot(records(self.names, scoped), 1, facts(self.names) if scoped else (), scoped)
+        state.write_bytes(b"".join(map(encode, frames)))
+        upstreams = (Address("127.0.0.1", UPSTREAM),)
+        config = WorkerConfig(str(self.path / "feed.sock"), (NODE,), PORTS[server], upstreams, str(state), views=scoped)
         with self.process(self.node, 0, config.argv(sys.executable)) as process:
-            self.await_answer("fairway", f"s1.{ZONE}")
+            self.await_answer(server, f"s1.{ZONE}")
             yield process
 
     @contextmanager
@@ -231,7 +244,7 @@ def resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def compare(title: str, runs: dict[str, list[Load]]) -> None:
+def compare(title: str, runs: dict[str, list[Load]], us: str = "fairway", them: str = "unbound") -> None:
     """One line per server and the ratios."""
     middle = {
         name: tuple(statistics.median(getattr(run, field) for run in many) for field in ("qps", "cpu", "lost"))
@@ -239,7 +252,7 @@ def compare(title: str, runs: dict[str, list[Load]]) -> None:
     }
     for name, (qps, cpu, lost) in middle.items():
         print(f"{title:10} {name:8} {qps:10,.0f} qps   {cpu:6.2f} us CPU/query   lost {lost:.3%}")
-    (ours, our_cpu, _), (theirs, their_cpu, _) = middle["fairway"], middle["unbound"]
+    (ours, our_cpu, _), (theirs, their_cpu, _) = middle[us], middle[them]
     print(f"{title:10} ratio    {ours / theirs:10.2f} x qps   {their_cpu / our_cpu:6.2f} x queries per CPU second", flush=True)
 
 
@@ -259,6 +272,20 @@ def part_service(bench: Bench, options: argparse.Namespace) -> None:
     throughput(bench, "service", lambda _server, _turn: (f"s{n}.{ZONE}" for n in range(bench.names)), options)
 
 
+def part_views(bench: Bench, options: argparse.Namespace) -> None:
+    """What it costs to know who asks: a worker with views beside one without, by turns."""
+    kinds = {"service": f"s{{}}.{ZONE}", "cached": "w{}.example"}
+    with bench.upstream(), bench.fairway() as plain, bench.fairway("views") as knowing:
+        for title, form in kinds.items():
+            runs: dict[str, list[Load]] = {"fairway": [], "views": []}
+            lines = [form.format(n) for n in range(bench.names)]
+            for turn in range(options.rounds + 1):
+                for server, pid in (("fairway", plain.pid), ("views", knowing.pid)):
+                    load = bench.dnsperf(server, pid, lines, options.seconds if turn else 1)
+                    runs[server] += [load] if turn else []
+            compare(f"views {title}", runs, "views", "fairway")
+
+
 def part_cached(bench: Bench, options: argparse.Namespace) -> None:
     throughput(bench, "cached", lambda _server, _turn: (f"w{n}.example" for n in range(bench.names)), options)
 
@@ -269,9 +296,10 @@ def part_uncached(bench: Bench, options: argparse.Namespace) -> None:
 
     throughput(bench, "uncached", fresh, options)
     with bench.upstream(), bench.fairway(), bench.unbound():
-        best = {}
+        best: dict[str, float] = {}
+        best_of = ("fairway", "unbound")
         for turn in range(options.rounds):
-            for server in PORTS:
+            for server in best_of:
                 names = [f"l{turn}-{n}.example" for n in range(2000)]
                 took = bench.in_turn(server, names)
                 best[server] = min(took, best.get(server, took))

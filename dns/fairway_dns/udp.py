@@ -12,7 +12,7 @@ from fairway_core.clock import Clock
 from fairway_dns.batch import Batch, client_of
 from fairway_dns.books import Books
 from fairway_dns.counters import Counters
-from fairway_dns.fastcache import Entry
+from fairway_dns.fastcache import Entry, FastCache
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -57,6 +57,7 @@ class UdpServer:
         self._batch = Batch(listener)
         self._resolver = resolver
         self._prepared = prepared
+        self._nothing = FastCache()
         self._clock = clock
         self._counters = counters
         self._limits = limits or UdpLimits()
@@ -146,10 +147,11 @@ class UdpServer:
         if not prepared.apart:
             get = prepared.shared(views.anybody).hot.get
             return [get(data[2:]) for data in datagrams]
-        asker, shared = views.askers.get, prepared.shared
-        senders = [asker(client, views.anybody) for client in self._batch.clients(len(datagrams))]
-        parts = [sender.shared or shared(sender) for sender in senders]
-        return [part.hot.get(data[2:]) for part, data in zip(parts, datagrams, strict=True)]
+        asker, anybody, nothing = views.askers.get, views.anybody, self._nothing
+        clients = self._batch.clients(len(datagrams))
+        return [
+            (asker(client, anybody).shared or nothing).hot.get(data[2:]) for client, data in zip(clients, datagrams, strict=True)
+        ]
 
     def _found(self, slot: int, data: bytes, now: float, pieces: list[bytes], lengths: list[int], slots: list[int]) -> bool:
         """The second look, at what is kept in other places: rare enough for a call of its own."""
