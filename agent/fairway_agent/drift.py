@@ -19,6 +19,8 @@ MIN_SECONDS = 1.0
 SYSCTL_SECONDS = 2.0
 """Kernel settings send no notifications; reading a handful of files is cheap."""
 FULL_SECONDS = 60.0
+REST = 9
+"""Looking takes time in the number of containers: then comes a rest of so many times as long, and it costs a tenth at most."""
 AGAIN_SECONDS = 1.0
 """After a repair of links they are looked at again, each time twice as late, until nothing is wrong."""
 
@@ -98,6 +100,7 @@ class Drift:
         self._wake.set()
 
     async def _repair_loop(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             await asyncio.sleep(SETTLE_SECONDS)
@@ -106,9 +109,10 @@ class Drift:
             suspected, self._suspected = self._suspected, set()
             if "nft" in suspected:
                 self._reconciler.request_verify()
+            started = loop.time()
             if "links" in suspected:
                 await self._repair_links()
-            await asyncio.sleep(MIN_SECONDS)
+            await asyncio.sleep(max(MIN_SECONDS, REST * (loop.time() - started)))
 
     async def _repair_links(self) -> None:
         try:

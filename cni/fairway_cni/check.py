@@ -15,12 +15,22 @@ from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, InsideState, NodeLin
 from fairway_kernel.link.shaping import wanted_shapes
 
 
+class NodeIndex:
+    """What `NodeLinks` lists, to be asked for one attachment after the other."""
+
+    def __init__(self, node: NodeLinks) -> None:
+        self.veths = {veth.host_ifname: veth for veth in node.veths}
+        self.routes = frozenset(node.routes)
+        self.neighbours = frozenset(node.neighbours)
+        self.shapes = frozenset(node.shapes)
+
+
 def differences(attachment: Attachment, inside: InsideState, node: NodeLinks, previous: Mapping[str, Any] | None) -> list[str]:
     """What is wrong, one text each; empty if the attachment is as it was made. `previous` is CNI's prevResult."""
     if attachment.mode == CHAINED:
         found = [*_inside_chained(attachment, inside)]
     else:
-        found = [*_inside(attachment, inside), *_on_node(attachment, node)]
+        found = [*_inside(attachment, inside), *_on_node(attachment, NodeIndex(node))]
     return [*found, *_told(attachment, previous or {})]
 
 
@@ -62,25 +72,22 @@ def _inside_chained(attachment: Attachment, inside: InsideState) -> Iterator[str
             yield f"{where} lacks address {ip}"
 
 
-def _on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
-    veth = next((item for item in node.veths if item.host_ifname == attachment.host_ifname), None)
-    if veth is None:
+def _on_node(attachment: Attachment, node: NodeIndex) -> Iterator[str]:
+    if attachment.host_ifname not in node.veths:
         yield f"link {attachment.host_ifname} is missing on the node"
         return
     yield from faults_on_node(attachment, node)
 
 
-def faults_on_node(attachment: Attachment, node: NodeLinks) -> Iterator[str]:
+def faults_on_node(attachment: Attachment, node: NodeIndex) -> Iterator[str]:
     """What is wrong on the node's side of a link that exists."""
     bridge = plan.bridge_name(attachment.network) if attachment.mode == BRIDGE else None
     device = bridge or attachment.host_ifname
-    for veth in node.veths:
-        if veth.host_ifname != attachment.host_ifname:
-            continue
-        if not veth.up:
-            yield f"link {veth.host_ifname} is down"
-        if veth.master != bridge:
-            yield f"link {veth.host_ifname} is a port of {veth.master}, should be of {bridge}"
+    veth = node.veths[attachment.host_ifname]
+    if not veth.up:
+        yield f"link {veth.host_ifname} is down"
+    if veth.master != bridge:
+        yield f"link {veth.host_ifname} is a port of {veth.master}, should be of {bridge}"
     for ip in attachment.ips:
         if (ip, device) not in node.routes:
             yield f"the node has no route to {ip} through {device}"

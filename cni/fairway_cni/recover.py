@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from fairway_cni import plan
 from fairway_cni.attach import Attacher
-from fairway_cni.check import faults_on_node
+from fairway_cni.check import NodeIndex, faults_on_node
 from fairway_cni.control import Control
 from fairway_cni.faults import CniError
 from fairway_cni.netconf import CHAINED
@@ -22,6 +22,7 @@ from fairway_cni.spool import Spool, SpooledCall
 from fairway_cni.wires import Kernel
 from fairway_core.errors import FairwayError, KernelError
 from fairway_core.model import Attachment
+from fairway_core.world import World
 from fairway_kernel.link.objects import NodeLinks
 from fairway_kernel.link.shaping import redirector_name
 
@@ -62,7 +63,8 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
     is kept: something else may hold the namespace open (a path in /proc dies with one process, the namespace with the last).
     An unconfirmed attachment without a link is an ADD that never ended; with a link it may be one whose answer was given.
     """
-    there = {veth.host_ifname for veth in node.veths}
+    index = NodeIndex(node)
+    there = index.veths.keys()
     remove, rewire, repair = [], [], []
     for item in attachments:
         lives = alive.get(item.meta.name, False)
@@ -72,11 +74,11 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
             remove.append(item)
         elif not linked:
             rewire.append(item)
-        elif item.mode != CHAINED and any(faults_on_node(item, node)):
+        elif item.mode != CHAINED and any(faults_on_node(item, index)):
             repair.append(item)
     owned = {item.host_ifname for item in attachments}
     # A redirection outlives the link that it was made for.
-    lost = {name for name in node.redirectors if not any(redirector_name(link) == name for link in there | owned)}
+    lost = node.redirectors - {redirector_name(link) for link in there | owned}
     addresses = {ip for item in attachments for ip in item.ips}
     routed = {ip for ip, device in node.routes if device.startswith(("fw-", "fwr"))}
     orphans, strays = (there - owned) | lost, routed - addresses
@@ -111,10 +113,8 @@ class Recoverer:
         await self.replay()
         # Links first: whatever they show is in the world read later, or a call is at work on it.
         node = await asyncio.to_thread(self._kernel.links.read)
-        known = self._control.world().attachments()
-        attachments = [replace(item, confirmed=self._attacher.confirmed(item)) for item in known]
-        alive = await asyncio.to_thread(_alive, attachments, self._kernel.identify)
-        found = decide(attachments, node, alive, self._attacher.facts.boot_id).leaving(self._attacher.at_work)
+        world = self._control.world()
+        found = (await asyncio.to_thread(self._decide, world, node)).leaving(self._attacher.at_work)
         work = [
             *(self._attacher.bury(item) for item in found.remove),
             *(self._attacher.rewire(item) for item in found.rewire),
@@ -127,6 +127,11 @@ class Recoverer:
             for fault in errors:
                 self._log.warning("recovery: %s", fault)
         return found
+
+    def _decide(self, world: World, node: NodeLinks) -> Recovery:
+        confirmed = self._attacher.confirmed
+        known = [item if item.confirmed else replace(item, confirmed=confirmed(item)) for item in world.attachments()]
+        return decide(known, node, _alive(known, node, self._kernel.identify), self._attacher.facts.boot_id)
 
     def _idle_long(self, names: Sequence[str]) -> list[str]:
         """Those that were idle at every look for some time: making a bridge anew would cost the next ADD."""
@@ -158,11 +163,16 @@ class Recoverer:
         return True
 
 
-def _alive(attachments: Sequence[Attachment], identify: Callable[[str], str]) -> dict[str, bool]:
-    found: dict[str, bool] = {}
-    for item in attachments:
-        try:
-            found[item.meta.name] = identify(item.netns) == item.netns_id
-        except KernelError:
-            found[item.meta.name] = False
-    return found
+def _alive(attachments: Sequence[Attachment], node: NodeLinks, identify: Callable[[str], str]) -> dict[str, bool]:
+    """Whether the paths of attachments without a link of ours lead to their namespaces; of the others that does not matter."""
+    linked = {veth.host_ifname for veth in node.veths}
+    wanted = [item for item in attachments if item.host_ifname not in linked]
+    there = {path: _identified(path, identify) for path in {item.netns for item in wanted}}
+    return {item.meta.name: there[item.netns] == item.netns_id for item in wanted}
+
+
+def _identified(path: str, identify: Callable[[str], str]) -> str:
+    try:
+        return identify(path)
+    except KernelError:
+        return ""
