@@ -14,7 +14,7 @@ from fairway_core.clock import Clock
 from fairway_core.keys import Key
 from fairway_core.world import World
 
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 """A port may be another program's for a while: kube-proxy's, for one, until it has gone."""
 SHUTDOWN_SECONDS = 0.1
 Place = tuple[str, int]

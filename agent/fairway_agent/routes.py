@@ -46,7 +46,7 @@ class PeerRouting:
         self._here = here
         self._problems = problems
         self._log = log
-        self._claims = Claims()
+        self._claims: Claims | None = None
         self._applied: Claims | None = None
         self._installed = 0
         self._told: set[str] = set()
@@ -61,7 +61,7 @@ class PeerRouting:
 
     def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
         """See `Subscriber`."""
-        if not any(key.kind == "Node" for key in touched):
+        if self._claims is not None and not any(key.kind == "Node" for key in touched):
             return
         here = self._here
         found = claims(after.nodes(), here.name, here.pod_cidrs, here.service_cidrs)
@@ -78,9 +78,14 @@ class PeerRouting:
             await self.ensure()
 
     async def ensure(self) -> bool:
-        """Bring the kernel's routes to what they must be; whether any were not as we left them."""
+        """Bring the kernel's routes to what they must be; whether any were not as we left them.
+
+        Before the Nodes are known those of an earlier agent stay as they are.
+        """
         async with self._busy:
             found, known = self._claims, self._applied
+            if found is None:
+                return False
             wanted = {peer.cidr: peer.gateway for peer in found.peers if peer.gateway} if self._here.direct else {}
             try:
                 done = await asyncio.to_thread(self._links.ensure_peer_routes, wanted)

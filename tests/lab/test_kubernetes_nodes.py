@@ -79,6 +79,9 @@ def by_policy(two: Cluster, matrix: MatrixFactory) -> None:
     two.server.put(policy("web", "shop", podSelector={"matchLabels": {"app": "web"}}, ingress=peers))
     into = matrix(two.lab).expect_some("a-front", "b-web", 8080).expect_none("a-other", "b-web", 8080)
     into.expect_some("a-front", WEB[0], 80).expect_none("a-other", WEB[0], 80).check()
+    probe = ["bash", "-c", f"exec 3<>/dev/tcp/{two.lab.address('b-web')}/8080"]
+    assert two.lab.exec("n2", probe, timeout=5).returncode == 0, "kubelet's probes reach the pods of their own node"
+    assert two.lab.exec("n1", probe, timeout=5).returncode != 0, "another node is no kubelet of theirs"
     out = [{"to": [{"podSelector": {"matchLabels": {"app": "other"}}}]}]
     two.server.put(policy("front", "shop", podSelector={"matchLabels": {"app": "front"}}, policyTypes=["Egress"], egress=out))
     matrix(two.lab).expect_none("a-front", "b-web", 8080).expect_some("a-front", "a-other", 8080).check()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fairway_agent.problems import Problems
 from fairway_agent.routes import PeerRouting, Surroundings
 from fairway_core.keys import Key
-from fairway_core.model import Meta, Node
+from fairway_core.model import Meta, Node, Pod
 from fairway_core.world import Change, World
 from fairway_kernel.link.fake import FakeLinks
 
@@ -97,3 +97,15 @@ async def test_the_loop_carries_out_what_follow_noticed() -> None:
         while rig.routing.installed != 1:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     running.cancel()
+
+
+async def test_routes_of_an_earlier_agent_stay_until_the_nodes_are_known() -> None:
+    rig = Rig()
+    rig.links.ensure_peer_routes({"10.2.0.0/24": "192.0.2.7"})
+    assert not await rig.routing.ensure()
+    assert rig.routes == "10.2.0.0/24=192.0.2.7"
+    pod = Change(Key("Pod", "shop", "a"), Pod(Meta("a", "shop")))
+    rig.world, touched = rig.world.apply([pod], 1)
+    rig.routing.follow(World(), rig.world, touched)
+    await rig.routing.ensure()
+    assert rig.routes == "", "a world without nodes is known too"
