@@ -63,17 +63,12 @@ def _sharing(before: World, after: World, changed: Iterable[Key]) -> Iterator[Ke
 
 
 def conflict(world: World, key: Key, pod: Pod) -> str:
-    """In words, if an earlier pod has one of its addresses too. A pod on its way out may share it with its successor."""
+    """In words, if another pod holds one of its addresses. A pod on its way out may share it with its successor."""
     for ip in pod.ips:
         if len(world.keys_at(POD_IP, ip)) < 2:
             continue
-        claimants = list(_claimants(world, ip))
-        if key in claimants[1:]:
-            return f"{key} and {claimants[0]} both have the address {ip}: rules take it for {claimants[0]}"
+        holder = world.pod_of_ip(ip)
+        if holder is not None and holder is not pod and not pod.terminating and pod.on_pod_network:
+            whose = holder.meta.key("Pod")
+            return f"{key} and {whose} both have the address {ip}: rules take it for {whose}"
     return ""
-
-
-def _claimants(world: World, ip: str) -> Iterator[Key]:
-    for pod in world.at(Pod, POD_IP, ip):
-        if pod.on_pod_network and not pod.terminating:
-            yield pod.meta.key("Pod")

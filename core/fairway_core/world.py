@@ -224,11 +224,15 @@ class World:
         return isinstance(item, EndpointSlice) and is_derived(item)
 
     def pod_of_ip(self, ip: str) -> Pod | None:
-        """The pod an address belongs to now: never a finished or host-network one; the first by key if two claim it."""
-        for pod in self.at(Pod, POD_IP, ip):
-            if pod.on_pod_network:
-                return pod
-        return None
+        """The pod an address belongs to now: never a finished or host-network one.
+
+        Of several that claim it one that is attached here has it, then one that is not on its way out, then the first by key.
+        """
+
+        def rank(pod: Pod) -> tuple[bool, bool]:
+            return not self.keys_at(ATTACHMENT_POD, pod.meta.namespace, pod.meta.name), pod.terminating
+
+        return min((pod for pod in self.at(Pod, POD_IP, ip) if pod.on_pod_network), key=rank, default=None)
 
     def pods_matching(self, namespace: str, selector: Selector) -> list[Pod]:
         """Pods of a namespace that match, sorted by key; found through the rarest label pair where the selector has one."""

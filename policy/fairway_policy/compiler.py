@@ -13,7 +13,7 @@ from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Slot
 from fairway_policy.adopt import learnt_numbers, learnt_profiles
 from fairway_policy.identity import IdentityTable
 from fairway_policy.layout import FAMILY_SETS, policy_layout
-from fairway_policy.pods import Placed, PodBook
+from fairway_policy.pods import Placed, PodBook, claimants, held
 from fairway_policy.profile import ProfileTable
 from fairway_policy.reach import Reach
 from fairway_policy.relations import Relations
@@ -104,7 +104,7 @@ class PolicyCompiler:
 
     def _concerned(self, before: World, after: World, touched: frozenset[Key], words: set[Word]) -> set[Key]:
         """The pods to look at again. A word that went and came back within one update is no change."""
-        pods = {key for key in touched if key.kind == "Pod"} | self._pods.concerned(words)
+        pods = claimants(before, after, touched) | self._pods.concerned(words)
         for key in touched:
             if key.kind == "Namespace":
                 pods |= self._pods.in_namespace(key.name)
@@ -124,7 +124,7 @@ class PolicyCompiler:
             old = self._pods.get(key)
             numbers: dict[str, int] = {}
             if isinstance(pod, Pod) and pod.on_pod_network:
-                for ip in pod.ips:
+                for ip in held(world, key, pod):
                     identity = self._vocabulary.identity(pod, ip, world.namespace_labels(pod.meta.namespace))
                     numbers[ip], new = self._identities.acquire(identity, ip)
                     born |= {numbers[ip]} if new else set()

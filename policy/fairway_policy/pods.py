@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from fairway_core.keys import Key
-from fairway_core.model import Pod
+from fairway_core.model import Attachment, Pod
 from fairway_core.model.meta import FAMILIES, Family, family_of
+from fairway_core.world import POD_IP, World
 from fairway_policy.cidr import span_of
 from fairway_policy.rules import BLOCK, LABEL, PORT, Word
 
@@ -91,6 +92,25 @@ class PodBook:
             namespaces = self._carriers.get((kind, text), {})
             for namespace in [scope] if scope else list(namespaces):
                 yield from namespaces.get(namespace, ())
+
+
+def held(world: World, key: Key, pod: Pod) -> list[str]:
+    """The addresses of the pod at `key` that no other pod has a better claim to."""
+    return [ip for ip in pod.ips if (holder := world.pod_of_ip(ip)) is not None and holder.meta.key("Pod") == key]
+
+
+def claimants(before: World, after: World, touched: frozenset[Key]) -> set[Key]:
+    """The pods among `touched`, those whose attachments are, and whoever claims an address that one of them has or had."""
+    found = {key for key in touched if key.kind == "Pod"}
+    for world in (before, after):
+        for key in touched:
+            item = world.get(key)
+            if isinstance(item, Attachment):
+                found.add(Key("Pod", item.pod_namespace, item.pod_name))
+    for world in (before, after):
+        pods = (world.get(key) for key in list(found))
+        found |= {other for pod in pods if isinstance(pod, Pod) for ip in pod.ips for other in after.keys_at(POD_IP, ip)}
+    return found
 
 
 def _number(entry: tuple[int, Key]) -> int:

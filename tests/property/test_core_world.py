@@ -105,7 +105,7 @@ def test_derived_slices_are_those_of_the_pods_selected_now(history: list[list[Ch
         assert [s for s in world.slices_of(namespace, service.meta.name) if is_derived(s)] == wanted
     for pod in world.pods():
         for ip in pod.ips:
-            owners = [p for p in world.pods() if ip in p.ips and p.on_pod_network]
+            owners = sorted((p for p in world.pods() if ip in p.ips and p.on_pod_network), key=lambda p: p.terminating)
             assert world.pod_of_ip(ip) == (owners[0] if owners else None)
 
 

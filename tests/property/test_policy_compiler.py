@@ -71,6 +71,7 @@ def pod_changes(draw: st.DrawFn) -> Change:
         ports=tuple(draw(st.lists(named, max_size=2))),
         host_network=draw(st.integers(0, 9)) == 0,
         phase=draw(st.sampled_from(("Running", "Running", "Running", "Succeeded"))),
+        terminating=draw(st.integers(0, 3)) == 0,
     )
     return Change(meta.key("Pod"), pod)
 

@@ -87,6 +87,15 @@ def test_an_address_belongs_to_the_living_pod() -> None:
     assert world.pod_of_ip("10.0.0.2") is None
 
 
+def test_an_address_goes_over_to_the_successor_of_a_pod_that_is_leaving() -> None:
+    leaving, successor = replace(pod("a", "10.0.0.1"), terminating=True), pod("b", "10.0.0.1")
+    assert world_of(leaving, successor).pod_of_ip("10.0.0.1") == successor
+    assert world_of(leaving).pod_of_ip("10.0.0.1") == leaving
+    # Nobody else can have what a container here still uses.
+    here = Attachment(Meta("x"), "net", "c", "eth0", "/ns", "shop", "a", "fwb1", "02:00:00:00:00:01", ("10.0.0.1",))
+    assert world_of(leaving, successor, here).pod_of_ip("10.0.0.1") == leaving
+
+
 def test_pods_matching_any_selector() -> None:
     world = world_of(pod("w1", "10.0.0.1"), pod("w2", "10.0.0.2"), pod("a1", "10.0.0.3"), pod("w3", "10.0.0.4", "pay"))
     not_w = selector_from_document({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["w"]}]})
