@@ -128,6 +128,12 @@ def u32(data: bytes) -> int:
     return number
 
 
+def s32(data: bytes) -> int:
+    """A signed 32-bit attribute in host byte order."""
+    number: int = struct.unpack_from("=i", data)[0]
+    return number
+
+
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Split a datagram into (type, flags, sequence, payload)."""
     offset = 0

@@ -296,3 +296,19 @@ def test_routes_to_other_nodes_need_a_link(stage: Stage) -> None:
     assert (done.changed, list(done.refused)) == (1, ["10.2.0.0/24"])
     assert stage.links.ensure_peer_routes(near).changed == 0
     assert stage.links.ensure_peer_routes({}).changed == 1
+
+
+def test_far_ends_are_found_from_the_node(stage: Stage) -> None:
+    first, second = veth(stage.container("a"), 5, bridged=False), veth(stage.container("b"), 6, bridged=False, ifname="net1")
+    for item in (first, second):
+        stage.links.attach(item)
+    prepared = stage.links.prepare(veth(first.netns, 7, bridged=False, ifname="net1"))
+    prepared.close()
+    found = stage.links.trace([first.host_ifname, second.host_ifname, "fwr00007", "fwr00009", "lo"])
+    assert {name: (end.netns, end.ifname) for name, end in found.items()} == {
+        first.host_ifname: (first.netns, "eth0"),
+        second.host_ifname: (second.netns, "net1"),
+        "fwr00007": (first.netns, "net1"),
+    }
+    assert (found[second.host_ifname].inside.mac, found[second.host_ifname].inside.ips) == (second.mac, second.ips)
+    assert stage.links.trace([]) == {}

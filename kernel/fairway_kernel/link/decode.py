@@ -21,6 +21,7 @@ from fairway_kernel.link.rtnl import (
     IFLA_IFNAME,
     IFLA_INFO_KIND,
     IFLA_LINK,
+    IFLA_LINK_NETNSID,
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
@@ -46,14 +47,16 @@ from fairway_kernel.link.rtnl import (
     RTN_LOCAL,
     mac_text,
 )
-from fairway_kernel.netlink import Reply, attributes, text, u32
+from fairway_kernel.netlink import Reply, attributes, s32, text, u32
 
 NO_ATTRIBUTE = b"\0\0\0\0"
+NO_NAMESPACE = b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device. `peer` is the index of a veth's other end in its own namespace; `master` an index or 0."""
+    """A device. `peer` is the index of a veth's other end in its own namespace, which is `namespace` as this one counts others,
+    or -1; `master` an index or 0."""
 
     index: int
     name: str
@@ -64,6 +67,7 @@ class Link:
     peer: int
     kind: str
     alias: str
+    namespace: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ def link_of(payload: bytes) -> Link:
         peer=u32(found.get(IFLA_LINK, NO_ATTRIBUTE)),
         kind=text(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
         alias=text(found.get(IFLA_IFALIAS, b"")),
+        namespace=s32(found.get(IFLA_LINK_NETNSID, NO_NAMESPACE)),
     )
 
 

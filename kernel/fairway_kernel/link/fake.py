@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from threading import RLock
 
 from fairway_core.errors import KernelError
-from fairway_kernel.link.objects import Bridge, InsideState, NodeLinks, ObservedVeth, PeerRoutes, PreparedLink, Veth
+from fairway_kernel.link.objects import Bridge, FarEnd, InsideState, NodeLinks, ObservedVeth, PeerRoutes, PreparedLink, Veth
 from fairway_kernel.link.shaping import redirector_name, wanted_shapes
 from fairway_kernel.link.wiring import gateways, port_mac
 
@@ -206,6 +206,12 @@ class FakeLinks:
                 if (pair.veth.netns, pair.veth.ifname) == (netns, ifname):
                     return _inside(pair)
             return InsideState(exists=ifname in self._state.namespaces[netns])
+
+    def trace(self, host_ifnames: Sequence[str]) -> Mapping[str, FarEnd]:
+        """See LinkManager."""
+        with self._lock:
+            pairs = {name: self._state.pairs[name] for name in host_ifnames if name in self._state.pairs}
+            return {name: FarEnd(pair.veth.netns, pair.veth.ifname, _inside(pair)) for name, pair in pairs.items()}
 
     def read(self) -> NodeLinks:
         """See LinkManager."""

@@ -13,10 +13,11 @@ from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
 from fairway_kernel.link import decode, node, peers, shaping, survey
 from fairway_kernel.link.device import Devices, world_mtu
-from fairway_kernel.link.objects import ROUTE_PROTOCOL, Bridge, InsideState, NodeLinks, PeerRoutes, PreparedLink, Veth
+from fairway_kernel.link.objects import ROUTE_PROTOCOL, Bridge, FarEnd, InsideState, NodeLinks, PeerRoutes, PreparedLink, Veth
 from fairway_kernel.link.pair import Pair, forget, open_namespace
 from fairway_kernel.link.reaper import Reaper
 from fairway_kernel.link.rtnl import IFLA_IFNAME, get_link, host_bits, set_link
+from fairway_kernel.link.trace import trace
 from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool, attr_text
 from fairway_kernel.sysctl import Sysctls
 
@@ -106,6 +107,11 @@ class KernelLinks:
     def inside(self, netns: str, ifname: str) -> InsideState:
         """See LinkManager."""
         return survey.inside(netns, ifname)
+
+    def trace(self, host_ifnames: Sequence[str]) -> Mapping[str, FarEnd]:
+        """See LinkManager."""
+        with self._pool.lend() as channel:
+            return trace(channel, host_ifnames)
 
     def read(self) -> NodeLinks:
         """See LinkManager."""

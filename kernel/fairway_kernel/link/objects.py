@@ -113,6 +113,15 @@ class InsideState:
 
 
 @dataclass(frozen=True, slots=True)
+class FarEnd:
+    """The container's end of a veth: a path of its namespace, its name there, and what it looks like."""
+
+    netns: str
+    ifname: str
+    inside: InsideState
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRoutes:
     """What `ensure_peer_routes` did: routes added or removed, and why wanted ones are not there, by CIDR."""
 
@@ -179,6 +188,10 @@ class LinkManager(Protocol):
 
     def inside(self, netns: str, ifname: str) -> InsideState:
         """Look into the container. Raises KernelError(ENOENT) if the namespace is gone."""
+
+    def trace(self, host_ifnames: Sequence[str]) -> Mapping[str, FarEnd]:
+        """The containers' ends of these veths, by host end; left out is what is not there, or in a namespace that no path
+        below /run/netns or /proc leads to. Costs time in the number of processes: for repairs only."""
 
     def read(self) -> NodeLinks:
         """Everything of ours on the node. Costs time in the number of links: start, drift and tests only."""
