@@ -56,6 +56,10 @@ class FeedClient:
         self._compact = compact
         self._top = top
         self._snapshot: list[bytes] = []
+        self.refused = False
+        """Whether there was no agent at the last attempt to connect."""
+        self.current = False
+        """Whether the agent's table was taken over since the start."""
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -64,11 +68,12 @@ class FeedClient:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._path))
             except OSError:
+                self.refused = True
                 # Jitter keeps the workers of a node from knocking in step.
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LAST_DELAY)
                 continue
-            delay = FIRST_DELAY
+            delay, self.refused = FIRST_DELAY, False
             self._log.info("connected to the agent")
             try:
                 await self._converse(reader, writer)
@@ -105,6 +110,7 @@ class FeedClient:
         ack = self._table.take(frame)
         self._remember(frame, len(body).to_bytes(4, "big") + body)
         if isinstance(ack, Ack):
+            self.current = True
             writer.write(encode(ack))
 
     def _remember(self, frame: Frame, raw: bytes) -> None:

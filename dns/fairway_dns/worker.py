@@ -50,6 +50,8 @@ from fairway_dns.zone import Record
 
 READY_FD = "FAIRWAY_READY_FD"
 """Environment: a descriptor to write one line to once all sockets are bound."""
+FIRST_TABLE, FRESH_TABLE = 3.0, 0.5
+"""Seconds that a worker waits for the agent's table before it listens, without a table and with one from disk."""
 
 
 class Worker:
@@ -93,17 +95,27 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
         self._load()
-        await self._listen()
-        self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
-        _tell_ready()
         path = Path(self._config.feed)
         client = FeedClient(path, self._table, self._state, self._stats, self._log, self._frames, self._top)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
+        await self._first_table(client)
+        await self._listen()
+        self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
+        _tell_ready()
         await stop.wait()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await self._close()
+
+    async def _first_table(self, client: FeedClient) -> None:
+        """A worker that takes a share of the port away from others must know what they know; the table from disk may lack the
+        last second. Without an agent there is nothing to wait for.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TABLE if self._table.zone.revision is None else FRESH_TABLE):
+                while not client.current and not client.refused:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
     def _stats(self) -> Stats:
         gauges = {

@@ -153,6 +153,21 @@ async def test_a_change_is_visible_once_it_is_acknowledged_both_signs(lab: Lab) 
     await feed.close()
 
 
+async def test_a_worker_with_an_older_table_listens_once_it_has_the_newer_one(lab: Lab) -> None:
+    feed = ZoneFeed(lab.path / "feed.sock")
+    await feed.start()
+    feed.reset(frozenset(), 1)
+    first = await asyncio.to_thread(lab.worker, lab.config())
+    assert await feed.wait_acked(1, 5)
+    first.terminate()
+    await asyncio.to_thread(first.wait)
+    more = [Record(f"n{n}.shop.svc.cluster.local", "A", "10.96.0.11") for n in range(3000)]
+    feed.reset({*more, Record(WEB, "A", "10.96.0.10")}, 2)
+    await asyncio.to_thread(lab.worker, lab.config())
+    assert addresses(await asyncio.to_thread(lab.ask)) == ["10.96.0.10"]
+    await feed.close()
+
+
 def stream(lab: Lab) -> socket.socket:
     return run_in(lab.client, lambda: socket.create_connection((V4, 53), timeout=5))
 
