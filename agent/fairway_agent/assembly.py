@@ -306,14 +306,15 @@ class Agent:
         config, log = self._config, self._log.getChild("api")
         status = Status(config.node.name, version("fairway"), reconciler, self._live, self._problems)
         health = HealthRoutes(status, self._metrics).routes()
+        plugin = CniRoutes(cni, self._metrics, self._clock, self._reports.add_failed)
         routes = [
             *health,
             *dns.routes(),
             *InsightRoutes(status, self._live, reconciler).routes(),
             *ObjectRoutes(objects).routes(),
-            *CniRoutes(cni, self._metrics, self._clock, self._reports.add_failed).routes(),
+            *plugin.routes(),
         ]
-        runner = await serve_unix(application(routes, log), config.paths.socket)
+        runner = await serve_unix(application(routes, log), config.paths.socket, plugin.carry_out, log)
         stack.callback(config.paths.socket.unlink, missing_ok=True)
         stack.push_async_callback(runner.cleanup)
         if config.metrics.listen:

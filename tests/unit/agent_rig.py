@@ -22,6 +22,7 @@ from fairway_agent.objects import Objects
 from fairway_agent.problems import Problems
 from fairway_agent.reconcile import Reconciler
 from fairway_agent.status import Status
+from fairway_cni.handler import Answer
 from fairway_core.clock import SystemClock
 from fairway_core.keys import Key
 from fairway_core.world import World
@@ -131,6 +132,10 @@ class Api:
         return results
 
 
+async def _no_plugin(body: bytes) -> Answer:
+    raise AssertionError("nobody calls the plugin of this rig")
+
+
 @asynccontextmanager
 async def served(directory: Path, rig: Rig | None = None) -> AsyncIterator[Api]:
     """A running rig behind its unix socket."""
@@ -142,7 +147,7 @@ async def served(directory: Path, rig: Rig | None = None) -> AsyncIterator[Api]:
             *InsightRoutes(status, rig.live, rig.reconciler).routes(),
             *ObjectRoutes(rig.objects).routes(),
         ]
-        runner = await serve_unix(application(routes, LOG), directory / "agent.sock")
+        runner = await serve_unix(application(routes, LOG), directory / "agent.sock", _no_plugin, LOG)
         connector = aiohttp.UnixConnector(path=str(directory / "agent.sock"))
         async with aiohttp.ClientSession(connector=connector) as session:
             yield Api(session, rig, runner.cleanup)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from fairway_agent.api.door import EXIT_HEADER
 from fairway_agent.metrics import Metrics
-from fairway_cni.handler import CniHandler
+from fairway_cni.handler import Answer, CniHandler
 from fairway_core.clock import Clock
 
-EXIT_HEADER = "X-Fairway-Exit"
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 
 
@@ -49,14 +49,18 @@ class CniRoutes:
         return web.json_response({"ranges": ranges})
 
     async def call(self, request: web.Request) -> web.Response:
+        answer = await self.carry_out(await request.read())
+        headers = {EXIT_HEADER: str(answer.exit_code), "Content-Type": "application/json"}
+        return web.Response(body=answer.body, headers=headers)
+
+    async def carry_out(self, body: bytes) -> Answer:
+        """One call, measured, however it came here."""
         started = self._clock.monotonic()
-        body = await request.read()
         answer = await self._handler.handle(body)
         self._metrics.cni.labels(_command(body), str(answer.exit_code)).observe(self._clock.monotonic() - started)
         if answer.exit_code:
             self._failed(body, answer.body)
-        headers = {EXIT_HEADER: str(answer.exit_code), "Content-Type": "application/json"}
-        return web.Response(body=answer.body, headers=headers)
+        return answer
 
 
 def _command(body: bytes) -> str:

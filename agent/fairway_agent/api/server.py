@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from fairway_agent.api import lingering
+from fairway_agent.api.door import Call, Door
 from fairway_agent.api.errors import error_middleware
 from fairway_core.errors import UserError
 from fairway_kernel.unixsocket import listen_unix
@@ -26,13 +27,31 @@ def application(routes: Sequence[web.RouteDef], log: logging.Logger) -> web.Appl
     return app
 
 
-async def serve_unix(app: web.Application, path: Path) -> web.AppRunner:
-    """Listen on a unix socket only root can use. A stale socket is replaced. Raises ConflictError for a live one."""
+class ControlServer:
+    """What listens at the control socket."""
+
+    def __init__(self, runner: web.AppRunner, door: Door) -> None:
+        self._runner = runner
+        self._door = door
+
+    async def cleanup(self) -> None:
+        """Stop listening; requests under way have two seconds."""
+        await self._door.close(SHUTDOWN_SECONDS)
+        await self._runner.cleanup()
+
+
+async def serve_unix(app: web.Application, path: Path, call: Call, log: logging.Logger) -> ControlServer:
+    """Listen on a unix socket only root can use; `call` carries out CNI calls. A stale socket is replaced.
+
+    Raises ConflictError for a live one.
+    """
     listener = await asyncio.to_thread(listen_unix, path)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
-    return runner
+    assert runner.server is not None, "a runner that is set up has a server"
+    door = Door(listener, call, runner.server, log)
+    door.open()
+    return ControlServer(runner, door)
 
 
 async def serve_tcp(app: web.Application, host: str, port: int) -> web.AppRunner:
