@@ -197,9 +197,9 @@ def _guards(number: int, service: Service, doors: Sequence[Frontend]) -> Iterato
 
 def _merged(networks: Sequence[IPv4Network | IPv6Network], family: Family) -> Iterator[tuple[str, str]]:
     """First and last address of each range of one family; interval sets refuse what overlaps."""
-    same = [network for network in networks if network.version == family]
-    for network in collapse_addresses(same):  # type: ignore[type-var]
-        yield str(network[0]), str(network[-1])
+    old = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    new = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    yield from ((str(network[0]), str(network[-1])) for network in (old if family == 4 else new))
 
 
 def affinity_timeout(seconds: int) -> int:

@@ -188,3 +188,16 @@ async def test_a_node_that_goes_answers_503_on_healthz_alone() -> None:
         server.follow(World(), world, frozenset(world.objects))
         assert (await ask(port))[0] == 503
         assert (await ask(port, "/livez"))[0] == 200
+
+
+async def test_of_two_services_with_one_port_the_first_is_answered_and_the_other_named() -> None:
+    problems = Problems(configure())
+    async with served("", Progress(1, 1), problems) as server:
+        other = replace(WEB, meta=Meta("api", "shop"), cluster_ips=("10.96.0.11",))
+        both = world_of(WEB, other)
+        server.follow(World(), both, frozenset(both.objects))
+        text = "Service/shop/web: healthCheckNodePort 30999 is answered for Service/shop/api"
+        assert problems.texts() == [text]
+        alone, touched = both.apply([Change(other.meta.key("Service"), None)], 2)
+        server.follow(both, alone, touched)
+        assert problems.texts() == []

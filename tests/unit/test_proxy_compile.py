@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fairway_core.keys import Key
-from fairway_core.model import Endpoint, EndpointSlice, Meta, Object, Pod, Service, ServicePort, SlicePort
+from fairway_core.model import Endpoint, EndpointSlice, Meta, Node, Object, Pod, Service, ServicePort, SlicePort
 from fairway_core.selectors import selector_from_labels
 from fairway_core.world import Change, World
-from fairway_kernel.nft.objects import Elements, ElementValue, Slot
+from fairway_kernel.nft.objects import Elements, ElementValue, Range, Slot
 from fairway_proxy.compile import OTHER_PROXY_LABEL, ServiceCompiler, affinity_timeout, owner_of
 from fairway_proxy.marks import class_of, id_of
 from fairway_proxy.trace import Trace, trace
@@ -223,3 +223,26 @@ def test_udp_endpoints_that_went_while_the_agent_was_down_are_noticed() -> None:
     gone.learn(first.elements)
     gone.update(World(), World(), frozenset())
     assert [ip for _, ip, _, _ in stale(gone)] == ["10.244.0.2", "10.244.1.2"]
+
+
+def test_source_ranges_guard_load_balancer_addresses_alone() -> None:
+    public = replace(WEB, type="LoadBalancer", load_balancer_ips=("203.0.113.1",), external_ips=("203.0.113.2",))
+    free = Compiled(public, SLICE)
+    assert not [slot for slot in free.elements if slot.set.startswith(("svc_guarded", "svc_allowed"))]
+    made = Compiled(replace(public, source_ranges=("192.0.2.0/25", "192.0.2.128/25", "10.0.0.0/8", "10.1.0.0/16")), SLICE)
+    [guard] = [slot for slot in made.elements if slot.set.startswith("svc_guarded")]
+    assert (guard.set, guard.key) == ("svc_guarded4", ("203.0.113.1", "tcp", 80))
+    allowed = sorted((slot.key for slot in made.elements if slot.set == "svc_allowed4"), key=repr)
+    number = made.elements[guard][0]
+    assert allowed == [(number, Range("10.0.0.0", "10.255.255.255")), (number, Range("192.0.2.0", "192.0.2.255"))]
+    assert id_of(int(number)) == id_of(made.trace("203.0.113.1").mark)
+
+
+def test_a_node_that_changes_its_zone_prefers_other_endpoints() -> None:
+    near, far = SLICE.endpoints
+    hinted = replace(SLICE, endpoints=(replace(near, for_zones=("a",)), replace(far, for_zones=("b",))))
+    made = Compiled(WEB, hinted)
+    assert made.trace("10.96.0.10").shares == BOTH
+    for zone, wanted in (("a", "10.244.0.2"), ("b", "10.244.1.2")):
+        made.put(Node(Meta("here", "", {"topology.kubernetes.io/zone": zone})))
+        assert made.trace("10.96.0.10").shares == {(wanted, 8080): 1}
