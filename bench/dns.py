@@ -85,7 +85,7 @@ def facts(count: int) -> list[Fact]:
     found = [Fact("scope", f"{space}/s{n}", ("acme", f"g{n % 100}")) for n in range(count)]
     for n in range(100):
         found += [Fact("view", f"v{n}", (space, "acme")), Fact("address", f"10.9.0.{n + 2}", (f"v{n}",))]
-        found.append(Fact("hidden", f"v{n}", (f"of-others-{n}",)))
+        found.append(Fact("except", f"v{n}", (f"of-others-{n}",)))
     return found
 
 

@@ -1,8 +1,7 @@
 """World -> who asks and what is hidden from them. Pure; the facts mean what the World and the rules in force say, no more.
 
-Three books, each brought up to date by what a change touches: whose a namespace is, what each service leads to, which view each
-attachment has. Services that lead to the same are one group, pods that policy cannot tell apart one view, so that what is hidden
-is counted in views times groups and not in pods times services.
+Four books, each brought up to date by what a change touches: whose a namespace is, what each service leads to, which view each
+attachment has, what policy hides. Services that lead to the same are one group, pods that policy cannot tell apart one view.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from fairway_core.keys import Key
 from fairway_core.model import Attachment, EndpointSlice, Pod, Service, Tenant
 from fairway_core.world import ATTACHMENT_POD, SERVICE_NS, World
 from fairway_dns.askers import AskerBook, View
+from fairway_dns.exceptions import ExceptionBook
 from fairway_dns.groups import GroupBook, scope_of
 from fairway_dns.tenants import TenantBook
-from fairway_dns.views import ADDRESS, ANYBODY, EVERYTHING, HIDDEN, OWN, SCOPE, VIEW, Fact, ViewDelta
-from fairway_dns.visibility import ALL, ANY_SOURCE, NOBODY, POLICY, Changes, Reach, Unjudged, families
+from fairway_dns.views import ADDRESS, EVERYTHING, OWN, SCOPE, VIEW, Fact, ViewDelta
+from fairway_dns.visibility import ALL, NOBODY, POLICY, NoChanges, Reach, Unjudged, source_of
 
 NODE_VIEW = "node"
 LOOPBACK = ("127.0.0.1", "::1")
-Pairs = set[tuple[str, str]]
-"""(view, group) to be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,7 @@ class ViewCompiler:
     """Keeps the facts, and tells what changed.
 
     Promise: after any sequence of updates the facts mean what one update from an empty world would make them mean. An update
-    costs time in what it touches; a new view time in the groups, a new group time in the views; a change of a tenant time in
-    the namespaces.
+    costs time in what it touches (see `ExceptionBook`); a change of a tenant time in the namespaces.
     """
 
     def __init__(self, rules: ViewRules, reach: Reach | None = None) -> None:
@@ -56,8 +53,8 @@ class ViewCompiler:
         self._groups = GroupBook(self._reach)
         self._askers = AskerBook()
         self._near: frozenset[str] = frozenset()
-        self._hidden: dict[str, set[str]] = {}
         self._tracker: DeltaTracker[Fact, bool] = DeltaTracker()
+        self._exceptions = ExceptionBook(self._reach, self._groups, self._askers, self._tracker)
 
     @property
     def scoped(self) -> bool:
@@ -85,26 +82,25 @@ class ViewCompiler:
         namespaces = self._tenants.update(after, touched, _namespaces(worlds, touched))
         services = set(_services(worlds, touched)) | {key for name in namespaces for key in after.keys_at(SERVICE_NS, name)}
         attachments |= self._askers.in_namespaces(namespaces)
-        pairs: Pairs = set()
         if self._update_node(after, touched):
             services |= {key for group in self._groups.of_identity(NOBODY) for key in self._groups.members(group)}
             services |= self._groups.at(self._near)
+        # Without a judge nothing ever changes, and there are no groups.
+        changes = self._reach.take_changes() if self._judging else NoChanges()
+        fresh: set[str] = set()
         if self._judging:
-            changes = self._reach.take_changes()
             ips = {ip for key in {*_pods(touched), *changes.pods} for world in worlds for ip in _ips(world, key)}
             services |= self._groups.at(ips)
             attachments |= self._askers.at(ips)
             moved, fresh = self._update_groups(after, services)
-            pairs |= {(view, group) for group in fresh for view in (ANYBODY, *self._askers.names())}
-            pairs |= set(self._concerned(changes))
             attachments |= self._askers.at(moved)
         else:
             self._update_groups(after, services)
         for namespace in namespaces:
             self._declare(("scope", namespace), SCOPE, f"{namespace}/", (self._tenants.of(namespace), ""))
         born = self._update_views(after, attachments)
-        pairs |= {(view, group) for view in born for group in self._groups.names()} if self._judging else set()
-        self._judge(pairs)
+        if self._judging:
+            self._exceptions.update(born, fresh, changes)
 
     def _update_node(self, world: World, touched: frozenset[Key]) -> bool:
         """Facts about this node's own addresses; whether they are others than before."""
@@ -130,8 +126,7 @@ class ViewCompiler:
             self._declare(("scope", key.namespace, key.name), SCOPE, scope_of(key), values)
         born, gone = self._groups.take_changes()
         for group in gone:
-            for view in [view for view, groups in self._hidden.items() if group in groups]:
-                self._hide(view, group, False)
+            self._exceptions.drop_group(group)
         return moved, born
 
     def _tenant_of(self, world: World, service: Service | None) -> str:
@@ -163,8 +158,7 @@ class ViewCompiler:
                 born.add(made.name)
             if gone:
                 self._tracker.declare(("view", gone), {})
-                for group in list(self._hidden.get(gone, ())):
-                    self._hide(gone, group, False)
+                self._exceptions.drop_view(gone)
         return born & set(self._askers.names())
 
     def _view_of(self, attachment: Attachment) -> View | None:
@@ -177,36 +171,7 @@ class ViewCompiler:
             return View(namespace, tenant)
         numbers = self._reach.numbers(Key("Pod", attachment.pod_namespace, attachment.pod_name))
         own = frozenset(map(scope_of, self._groups.at(numbers)))
-        return View(namespace, tenant, families(numbers) if numbers else ANY_SOURCE, own)
-
-    def _concerned(self, changes: Changes) -> Iterator[tuple[str, str]]:
-        """Views and groups between which something else may be allowed than before."""
-        for identity in changes.egress:
-            yield from ((view, group) for view in self._askers.of_identity(identity) for group in self._groups.names())
-        for identity in changes.ingress:
-            groups = self._groups.of_identity(identity)
-            yield from ((view, group) for group in groups for view in (ANYBODY, *self._askers.names()))
-        for source, destination in changes.pairs:
-            views, groups = self._askers.of_identity(source), self._groups.of_identity(destination)
-            yield from ((view, group) for view in views for group in groups)
-
-    def _judge(self, pairs: Pairs) -> None:
-        for name, group_name in pairs:
-            view = View() if name == ANYBODY else self._askers.get(name)
-            group = self._groups.get(group_name)
-            if view is not None and group is not None:
-                # What the tenant hides already need not be hidden twice.
-                ours = group.tenant in ("", view.tenant)
-                self._hide(name, group_name, ours and not view.source.reaches(group.targets, self._reach))
-
-    def _hide(self, view: str, group: str, hidden: bool) -> None:
-        groups = self._hidden.setdefault(view, set())
-        if hidden == (group in groups):
-            return
-        groups.symmetric_difference_update({group})
-        if not groups:
-            del self._hidden[view]
-        self._tracker.declare(("hidden", view, group), {Fact(HIDDEN, view, (group,)): True} if hidden else {})
+        return View(namespace, tenant, source_of(numbers), own)
 
 
 def _facts(view: View) -> Iterator[Fact]:

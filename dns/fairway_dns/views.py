@@ -2,8 +2,9 @@
 
 Each record belongs to a scope: "namespace/service", or "namespace/" for names of pods; records of the zone itself to none. A
 scope may have a tenant, for whose pods alone it exists, and a group: the scopes that policy treats alike. A view is what some
-addresses have in common: their tenant, the groups hidden from them, and scopes of their own, which policy never hides. All of
-this is facts, values like records: a change is two sets of them.
+addresses have in common: their tenant, and scopes of their own, which policy never hides. Of groups, a view sees those that are
+not closed, unless it is confined; its exceptions are the other way round. All of this is facts, values like records: a change is
+two sets of them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TypeVar
 
 from fairway_dns.fastcache import FastCache
 
-ADDRESS, VIEW, HIDDEN, OWN, SCOPE = "address", "view", "hidden", "own", "scope"
-_VALUES = {ADDRESS: 1, VIEW: 2, HIDDEN: 1, OWN: 1, SCOPE: 2}
+K = TypeVar("K")
+ADDRESS, VIEW, CONFINED, EXCEPT, OWN, SCOPE, CLOSED = "address", "view", "confined", "except", "own", "scope", "closed"
+_VALUES = {ADDRESS: 1, VIEW: 2, CONFINED: 0, EXCEPT: 1, OWN: 1, SCOPE: 2, CLOSED: 0}
 EVERYTHING = "*"
 """The tenant of a view that sees every scope: the node's own."""
 ANYBODY = ""
@@ -28,8 +31,8 @@ class Fact:
     """One line of what is known of views and scopes.
 
     ADDRESS: an address (`of`) has the view `values[0]`. VIEW: a view has the namespace `values[0]`, for completion (empty: none),
-    and the tenant `values[1]` (empty: none). HIDDEN: from a view the group `values[0]` is hidden. OWN: `values[0]` is a scope of
-    the view's own. SCOPE: a scope has the tenant `values[0]` and the group `values[1]` (empty: none).
+    and the tenant `values[1]` (empty: none). CONFINED: a view. EXCEPT: of a view the group `values[0]`. OWN: `values[0]` is a
+    scope of the view's own. SCOPE: a scope has the tenant `values[0]` and the group `values[1]` (empty: none). CLOSED: a group.
     """
 
     kind: str
@@ -68,7 +71,8 @@ class Sight:
     """What an asker may see. Equal sights see the same, so prepared replies are kept per sight."""
 
     tenant: str = ""
-    hidden: frozenset[str] = frozenset()
+    confined: bool = False
+    exceptions: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
 
 
@@ -88,8 +92,7 @@ class Asker:
 class Views:
     """All facts, indexed for answering.
 
-    Promise: `apply` costs time in its delta and in the hidden groups of the views it touches; `sees` is one look into each of two
-    maps and a set.
+    Promise: `apply` costs time in its delta and in the exceptions of the views it touches; `sees` is a few looks into sets.
     """
 
     def __init__(self) -> None:
@@ -103,6 +106,9 @@ class Views:
         self._scopes: dict[str, tuple[str, str]] = {}
         self._views: dict[str, tuple[str, str]] = {}
         self._sets: dict[tuple[str, str], set[str]] = {}
+        self._members: dict[str, set[str]] = {}
+        self._closed: set[str] = set()
+        self._confined: set[str] = set()
         self._by_view: dict[str, Asker] = {ANYBODY: self.anybody}
         self._uses: Counter[str] = Counter()
 
@@ -116,7 +122,10 @@ class Views:
         if found is None or sight.tenant == EVERYTHING:
             return True
         tenant, group = found
-        return tenant in ("", sight.tenant) and (group not in sight.hidden or scope in sight.own)
+        if tenant not in ("", sight.tenant):
+            return False
+        usual = not sight.confined and group not in self._closed
+        return not group or scope in sight.own or usual != (group in sight.exceptions)
 
     def apply(self, delta: ViewDelta) -> set[str]:
         """Put a change in place; returns the scopes that belong to somebody else or to another group now. Raises ValueError for
@@ -127,10 +136,11 @@ class Views:
             self._forget(fact)
         for fact in new:
             self._learn(fact)
-        for view in {fact.of for fact in gone | new if fact.kind in (VIEW, HIDDEN, OWN)}:
+        for view in {fact.of for fact in gone | new if fact.kind in (VIEW, CONFINED, EXCEPT, OWN)}:
             if view in self._by_view:
                 self._describe(view)
-        return {fact.of for fact in gone | new if fact.kind == SCOPE}
+        groups = {fact.of for fact in gone | new if fact.kind == CLOSED}
+        return {fact.of for fact in gone | new if fact.kind == SCOPE}.union(*(self._members.get(group, ()) for group in groups))
 
     def _learn(self, fact: Fact) -> None:
         match fact:
@@ -144,6 +154,11 @@ class Views:
                 self._hold(of)
             case Fact("scope", of, (tenant, group)):
                 self._scopes[of] = tenant, group
+                self._members.setdefault(group, set()).add(of)
+            case Fact("closed", of, _):
+                self._closed.add(of)
+            case Fact("confined", of, _):
+                self._confined.add(of)
             case Fact(kind, of, (value,)):
                 self._sets.setdefault((kind, of), set()).add(value)
         self.facts.add(fact)
@@ -157,13 +172,15 @@ class Views:
             case Fact("view", of, _):
                 self._views.pop(of, None)
                 self._release(of)
-            case Fact("scope", of, _):
+            case Fact("scope", of, (_tenant, group)):
                 self._scopes.pop(of, None)
+                _discard(self._members, group, of)
+            case Fact("closed", of, _):
+                self._closed.discard(of)
+            case Fact("confined", of, _):
+                self._confined.discard(of)
             case Fact(kind, of, (value,)):
-                rest = self._sets[kind, of]
-                rest.discard(value)
-                if not rest:
-                    del self._sets[kind, of]
+                _discard(self._sets, (kind, of), value)
 
     def _hold(self, view: str) -> Asker:
         """The asker of a view, with one fact more that needs it. Facts come in any order."""
@@ -185,4 +202,12 @@ class Views:
         namespace, tenant = self._views.get(view, ("", ""))
         asker.namespace = namespace.encode()
         asker.shared = asker.personal = None
-        asker.sight = Sight(tenant, frozenset(self._sets.get((HIDDEN, view), ())), frozenset(self._sets.get((OWN, view), ())))
+        exceptions, own = (frozenset(self._sets.get((kind, view), ())) for kind in (EXCEPT, OWN))
+        asker.sight = Sight(tenant, view in self._confined, exceptions, own)
+
+
+def _discard(book: dict[K, set[str]], key: K, value: str) -> None:
+    values = book[key]
+    values.discard(value)
+    if not values:
+        del book[key]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from fairway_core.keys import Key
 from fairway_core.model import EndpointSlice, Service, ServicePort, family_of
+from fairway_core.model.meta import FAMILIES
 
 ALL, TENANT, POLICY = "all", "tenant", "policy"
 NOBODY = 0
@@ -35,6 +36,18 @@ class Changes(Protocol):
         """(source, destination) between which something else is allowed."""
 
 
+class Freedom(Protocol):
+    """How far an identity's rights go that do not depend on the other side."""
+
+    @property
+    def everything(self) -> bool:
+        """It may send everything to everybody."""
+
+    @property
+    def something(self) -> bool:
+        """It may send something to everybody."""
+
+
 class Reach(Protocol):
     """Who may connect to whom, by the rules in force. The agent hands in policy's."""
 
@@ -43,6 +56,15 @@ class Reach(Protocol):
 
     def allows(self, source: int, destination: int, address: str, protocol: str, port: int) -> bool:
         """Whether a connection may begin. `destination` NOBODY: to `address`, which is no pod's. `protocol` empty: any at all."""
+
+    def freedom(self, identity: int) -> Freedom:
+        """What an identity may send to whoever lets it."""
+
+    def destinations(self, identity: int) -> Collection[int]:
+        """Identities to which something else is allowed from this one than what each of the two says to everybody."""
+
+    def sources(self, identity: int) -> Collection[int]:
+        """The inverse of `destinations`."""
 
     def take_changes(self) -> Changes:
         """What changed since the last call."""
@@ -58,6 +80,14 @@ class NoChanges:
     pairs: frozenset[tuple[int, int]] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A `Freedom`."""
+
+    everything: bool = True
+    something: bool = True
+
+
 class Unjudged:
     """A `Reach` where policy has no say: everybody reaches everything."""
 
@@ -66,6 +96,15 @@ class Unjudged:
 
     def allows(self, source: int, destination: int, address: str, protocol: str, port: int) -> bool:
         return True
+
+    def freedom(self, identity: int) -> Free:
+        return Free()
+
+    def destinations(self, identity: int) -> Collection[int]:
+        return ()
+
+    def sources(self, identity: int) -> Collection[int]:
+        return ()
 
     def take_changes(self) -> NoChanges:
         return NoChanges()
@@ -84,7 +123,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One who asks: the identity of each of a pod's addresses by family; NOBODY for what is no pod."""
+    """One who asks: the identity of each of a pod's addresses by family, both families; NOBODY for what is no pod."""
 
     identities: tuple[tuple[int, int], ...]
 
@@ -128,6 +167,10 @@ def group_name(tenant: str, targets: frozenset[Target]) -> str:
     return blake2b(repr((tenant, sorted(targets))).encode(), digest_size=9).hexdigest()
 
 
-def families(addresses: Mapping[str, int]) -> Source:
-    """Addresses with their identities as a source."""
-    return Source(tuple(sorted({(family_of(address), number) for address, number in addresses.items()})))
+def source_of(addresses: Mapping[str, int]) -> Source:
+    """Addresses with their identities as a source. One without an address of a family is judged there by the address it has."""
+    found = {(family_of(address), number) for address, number in addresses.items()}
+    for family in FAMILIES:
+        if not any(item[0] == family for item in found):
+            found |= {(family, number) for _family, number in found}
+    return Source(tuple(sorted(found))) if addresses else ANY_SOURCE

@@ -30,6 +30,14 @@ class Changes:
     pairs: set[tuple[int, int]] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """Whether an identity may send everything, or at least something, to every pod."""
+
+    everything: bool
+    something: bool
+
+
 class Reach:
     """Answers from the state of the latest `PolicyCompiler.update`; not for use while an update runs.
 
@@ -69,6 +77,20 @@ class Reach:
             return EVERYTHING
         content = self._profiles.content(self._tables.pair((direction, subject), peer) or known[0])
         return content if isinstance(content, Permit) else NOTHING
+
+    def freedom(self, identity: int) -> Freedom:
+        """What an identity may send to pods that let it, whoever they are."""
+        known = self._tables.subject((EGRESS, identity)) if identity else None
+        base = self._profiles.content(known[0]) if known is not None else EVERYTHING
+        return Freedom(base == EVERYTHING, bool(base))
+
+    def destinations(self, identity: int) -> set[int]:
+        """Identities with which this one, as the source, has an element of a pair in either direction."""
+        return self._tables.peers((EGRESS, identity)) | self._tables.subjects_of(INGRESS, identity)
+
+    def sources(self, identity: int) -> set[int]:
+        """Identities with which this one, as the destination, has an element of a pair in either direction."""
+        return self._tables.peers((INGRESS, identity)) | self._tables.subjects_of(EGRESS, identity)
 
     def note(self, owners: Iterable[Owner]) -> None:
         """Remember what an update changed."""

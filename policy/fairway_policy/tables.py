@@ -62,6 +62,10 @@ class IdentityTables:
         """The profile of a subject towards one identity; 0 if that is no more than towards everybody."""
         return self._pairs.get(subject, {}).get(peer, NO_PROFILE)
 
+    def subjects_of(self, direction: str, peer: int) -> set[int]:
+        """The identities that have a pair element with this peer in one direction."""
+        return {number for found, number in self._subjects_of[peer] if found == direction}
+
     def peers(self, subject: Subject) -> set[int]:
         """The identities that have a pair element with this subject."""
         return set(self._pairs.get(subject, ()))

@@ -28,7 +28,7 @@ from fairway_core.selectors import EVERYTHING, selector_from_labels
 from fairway_core.world import Change, World
 from fairway_dns.protocol import ProtocolError, decode, encode
 from fairway_dns.viewcompile import ViewCompiler, ViewRules
-from fairway_dns.views import ANYBODY, Fact, Sight, ViewDelta, Views
+from fairway_dns.views import Fact, Sight, ViewDelta, Views
 
 FRONT, WEB, STRANGER = "10.0.0.1", "10.0.0.2", "10.0.0.200"
 NAME = "web.payments.svc.cluster.local"
@@ -154,12 +154,13 @@ def test_with_completion_only_who_asks_is_sent() -> None:
 
 def test_a_view_that_nobody_has_any_more_takes_its_facts_along() -> None:
     node = scene()
-    node.feed([ingress("closed")])
-    before = {fact.kind for fact in node.facts}
-    assert before == {"address", "view", "hidden", "own", "scope"}
+    allowed = Rule((PodPeer(EVERYTHING, selector_from_labels({"app": "front"})),))
+    confined = NetworkPolicy(Meta("confined", "payments"), EVERYTHING, frozenset({"Egress"}))
+    node.feed([ingress("closed", allowed), put(confined)])
+    assert {fact.kind for fact in node.facts} == {"address", "view", "except", "own", "scope", "closed", "confined"}
     gone = [Change(Key("Attachment", "", f"{space}-{name}"), None) for name, space in (("front", "shop"), ("web", "payments"))]
     node.feed(gone)
-    assert {fact.of for fact in node.facts if fact.kind in ("hidden", "own")} == {ANYBODY}
+    assert {fact.kind for fact in node.facts} == {"address", "view", "scope", "closed"}
     node.feed([Change(Key("Service", "payments", "web"), None)])
     assert {fact.kind for fact in node.facts} == {"address", "view"}
 
@@ -168,7 +169,7 @@ def test_facts_may_come_in_any_order() -> None:
     facts = [
         Fact("view", "v", ("shop", "acme")),
         Fact("address", FRONT, ("v",)),
-        Fact("hidden", "v", ("g",)),
+        Fact("except", "v", ("g",)),
         Fact("own", "v", ("a/b",)),
     ]
     for order in permutations(facts):
@@ -176,7 +177,7 @@ def test_facts_may_come_in_any_order() -> None:
         for fact in order:
             views.apply(ViewDelta(frozenset({fact})))
         asker = views.asker(bytes([10, 0, 0, 1]))
-        assert (asker.namespace, asker.sight) == (b"shop", Sight("acme", frozenset({"g"}), frozenset({"a/b"})))
+        assert (asker.namespace, asker.sight) == (b"shop", Sight("acme", False, frozenset({"g"}), frozenset({"a/b"})))
         for fact in reversed(order):
             views.apply(ViewDelta(remove=frozenset({fact})))
         assert views.asker(bytes([10, 0, 0, 1])) is views.anybody
