@@ -27,15 +27,15 @@ class WorkThreads:
         return future.result()
 
     async def beside(self, work: Callable[[], None], other: Coroutine[Any, Any, T]) -> T:
-        """Run blocking work while `other` goes on; the value of `other` when both are over. Of two errors its own is raised."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            value = await other
-        finally:
-            await _over(future)
-            fault = future.exception()
-        if fault is not None:
-            raise fault
+        """Run blocking work while `other` goes on; the value of `other` when both are over. Of two errors its own is raised.
+
+        `other` comes first, so that what it waits for is under way before a thread wants its turn of the interpreter.
+        """
+        value, done = await asyncio.gather(other, self.run(work), return_exceptions=True)
+        if isinstance(value, BaseException):
+            raise value
+        if isinstance(done, BaseException):
+            raise done
         return value
 
 
