@@ -21,6 +21,8 @@ import pytest
 
 from fairway_dns.config import Address, WorkerConfig
 from fairway_dns.feed import ZoneFeed
+from fairway_dns.protocol import encode, snapshot
+from fairway_dns.views import Fact
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel.netns import run_in
 
@@ -335,3 +337,23 @@ def test_bad_settings_end_with_their_exit_code(lab: Lab) -> None:
     with run_in(lab.node, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
         taken.bind((V4, 53))
         assert run("--feed", "/x", "--listen", V4) == 1
+
+
+async def test_a_table_without_views_is_not_served_where_names_are_hidden(lab: Lab) -> None:
+    record = Record(WEB, "A", "10.96.0.10")
+    (lab.path / "zone").write_bytes(b"".join(map(encode, snapshot({record}, 5))))
+    worker = lab.worker(lab.config(views=True))
+    assert lab.ask().rcode() == dns.rcode.SERVFAIL
+    feed = ZoneFeed(lab.path / "feed.sock", scoped=True)
+    await feed.start()
+    scoped = Record(WEB, "A", "10.96.0.10", "shop/web")
+    facts = {Fact("scope", "shop/web", ("acme", "")), Fact("view", "v", ("", "acme")), Fact("address", "10.9.0.2", ("v",))}
+    feed.reset({scoped}, 6, facts)
+    assert await feed.wait_acked(6, 10)
+    await feed.close()
+    worker.kill()
+    worker.wait()
+    lab.worker(lab.config(views=True))
+    # From its own state file now: the client is known by its IPv4 address and nobody by the other.
+    assert addresses(await asyncio.to_thread(lab.ask)) == ["10.96.0.10"]
+    assert (await asyncio.to_thread(lab.ask, server=V6)).rcode() == dns.rcode.NXDOMAIN
