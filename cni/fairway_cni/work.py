@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 THREADS = 64
 """Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
@@ -36,7 +36,7 @@ class WorkThreads:
             raise value
         if isinstance(done, BaseException):
             raise done
-        return value
+        return cast("T", value)
 
 
 async def _over(future: asyncio.Future[Any]) -> None:
