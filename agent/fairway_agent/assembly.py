@@ -34,6 +34,7 @@ from fairway_agent.objects import Objects
 from fairway_agent.own_node import OwnNode, OwnNodeCollector
 from fairway_agent.problems import Problems
 from fairway_agent.propagation import Propagation
+from fairway_agent.queryfile import QueryFile, pod_titles
 from fairway_agent.reconcile import Reconciler
 from fairway_agent.reports import Reports
 from fairway_agent.resolving import Resolving
@@ -116,6 +117,10 @@ class Agent:
             await health.start()
             reconciler.subscribe(health)
             feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"), scoped=self._scoped)
+            titles = pod_titles(lambda: reconciler.world)
+            queries = QueryFile(self._config.paths.queries, titles, self._log.getChild("dns"))
+            stack.callback(queries.close)
+            feed.queries = queries.take
             await feed.start()
             stack.push_async_callback(feed.close)
             names = self._names(feed)

@@ -104,6 +104,14 @@ class DnsLimitsSection(_Section):
     perClientConnections: int = Field(default=64, ge=1, le=256)
 
 
+class QueryLogSection(_Section):
+    """Which queries are logged: a share of all, those slower than so many milliseconds (0: none), failures."""
+
+    sample: float = Field(default=0.0, ge=0, le=1)
+    slowMs: int = Field(default=0, ge=0)
+    failures: bool = False
+
+
 class DnsSection(_Section):
     """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
     `stubZones` gives zones servers of their own. `visibility`: whether names of other tenants, or of what policy forbids, exist
@@ -120,6 +128,7 @@ class DnsSection(_Section):
     completion: bool = True
     tlsCAFile: CaFile = ""
     limits: DnsLimitsSection = Field(default_factory=DnsLimitsSection)
+    queryLog: QueryLogSection = Field(default_factory=QueryLogSection)
 
 
 class StoreSection(_Section):
@@ -210,6 +219,10 @@ class Paths:
     @property
     def socket(self) -> Path:
         return self.run / "agent.sock"
+
+    @property
+    def queries(self) -> Path:
+        return self.run / "dns-queries.log"
 
     @property
     def feed(self) -> Path:

@@ -15,6 +15,8 @@ WATCH_SECONDS = 10.0
 """For how long one look keeps the workers counting, so that the next look finds something."""
 FIRST_SECONDS = 2.5
 """How long the first look waits for something to show."""
+ENOUGH = 0.8
+"""Seconds that what is shown must cover; a worker's first report may come at once."""
 STEP = 0.05
 WAYS = ("", "pod", "name", "zone")
 
@@ -46,15 +48,18 @@ class DnsTop:
         return {"seconds": round(seconds, 1), "qps": round(rate, 1), "rows": found}
 
     async def _look(self) -> None:
-        """Keep the workers counting; the first time, wait until each has told something."""
+        """Keep the workers counting; the first time, wait until each has told of a second or so."""
         now = self._clock.monotonic()
         fresh, self._until = now >= self._until, now + WATCH_SECONDS
         if fresh:
             self._feed.forget_tops()
         self._feed.watch(WATCH_SECONDS)
         deadline = now + FIRST_SECONDS
-        while not all(self._feed.tops()) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+        while not self._enough() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(STEP)
+
+    def _enough(self) -> bool:
+        return all(sum(top.seconds for top in tops) >= ENOUGH for tops in self._feed.tops())
 
 
 def _key(by: str, pod: str, name: str, rtype: str, zone_of: Callable[[str], str]) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fairway_agent.config import Config
 from fairway_dns.config import WorkerConfig, parse_address, parse_resolv_conf
 from fairway_dns.limits import ClientLimits
+from fairway_dns.querylog import LogSettings
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -31,4 +32,5 @@ def worker_config(config: Config, resolv_conf: Path, release: str, scoped: bool)
         identity=config.node.name,
         limits=ClientLimits(dns.limits.perClientQps, dns.limits.perClientConnections),
         release=release,
+        query_log=LogSettings(dns.queryLog.sample, dns.queryLog.slowMs / 1000, dns.queryLog.failures),
     )

@@ -23,6 +23,7 @@ from fairway_dns.protocol import (
     decode,
     encode,
 )
+from fairway_dns.querylog import QueryLog
 from fairway_dns.reports import Ping, Pong, Stats, Watch
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
@@ -47,6 +48,7 @@ class FeedClient:
         log: logging.Logger,
         compact: Callable[[], list[bytes]],
         top: TopCounter | None = None,
+        log_of_queries: QueryLog | None = None,
     ) -> None:
         self._path = path
         self._table = table
@@ -55,6 +57,7 @@ class FeedClient:
         self._log = log
         self._compact = compact
         self._top = top
+        self._queries = log_of_queries
         self._snapshot: list[bytes] = []
         self.refused = False
         """Whether there was no agent at the last attempt to connect."""
@@ -138,4 +141,7 @@ class FeedClient:
                 writer.write(encode(stats))
             if self._top is not None and self._top.open:
                 writer.write(encode(self._top.take()))
+            lines = self._queries.take() if self._queries is not None else None
+            if lines is not None:
+                writer.write(encode(lines))
             await asyncio.sleep(STATS_INTERVAL)

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from fairway_core.errors import UserError
 from fairway_dns.limits import ClientLimits
 from fairway_dns.names import is_host_name, to_key
+from fairway_dns.querylog import LogSettings
 
 PORT = 53
 TLS_PORT = 853
@@ -63,6 +64,7 @@ class WorkerConfig:
     release: str = ""
     views: bool = False
     tls_ca: str = ""
+    query_log: LogSettings = LogSettings()
 
     @property
     def uses_tls(self) -> bool:
@@ -82,8 +84,9 @@ class WorkerConfig:
         views = ("--views",) if self.views else ()
         tls = ("--tls-ca", self.tls_ca) if self.tls_ca else ()
         plain = ("--state", self.state, "--domain", self.domain, "--identity", self.identity, "--release", self.release)
+        log = ("--query-log", self.query_log.word()) if self.query_log.on else ()
         limits = ("--client-qps", str(self.limits.qps), "--client-connections", str(self.limits.connections))
-        return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *tls, *views)
+        return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *log, *tls, *views)
 
 
 def parse_address(text: str) -> Address:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairway_dns.protocol import VERSION, Ack, Delta, Frame, FrameReader, Hello, ProtocolError, decode, encode, snapshot
-from fairway_dns.reports import Ping, Stats, Top, Watch
+from fairway_dns.reports import Lines, Ping, Stats, Top, Watch
 from fairway_dns.views import Fact
 from fairway_dns.zone import Record, ZoneDelta
 from fairway_kernel.unixsocket import listen_unix
@@ -85,6 +85,8 @@ class ZoneFeed:
         self._changed = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.queries: Callable[[Lines], None] = lambda _lines: None
+        """Is told of each part of the query log."""
 
     async def start(self) -> None:
         """Listen, readable and writable for the own user only. Raises ConflictError if another process serves this path."""
@@ -229,6 +231,8 @@ class ZoneFeed:
             connection.stats = frame
         elif isinstance(frame, Top):
             connection.tops.append(frame)
+        elif isinstance(frame, Lines):
+            self.queries(frame)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from fairway_dns.histogram import Durations
 
@@ -47,7 +47,29 @@ class Top:
     rows: tuple[tuple[str, str, str, int], ...]
 
 
-Report = Stats | Ping | Pong | Watch | Top
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One query of the query log. `time` in seconds since the epoch, `ms` milliseconds."""
+
+    time: float
+    source: str
+    name: str
+    type: str
+    rcode: str
+    ms: float
+    path: str
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A part of the query log. `dropped` lines before them were too many."""
+
+    dropped: int
+    lines: tuple[Line, ...]
+
+
+Report = Stats | Ping | Pong | Watch | Top | Lines
 
 
 def fields_of(frame: Report) -> list[object]:
@@ -63,6 +85,8 @@ def fields_of(frame: Report) -> list[object]:
             return ["watch", seconds]
         case Top(seconds, total, rows):
             return ["top", seconds, total, rows]
+        case Lines(dropped, lines):
+            return ["lines", dropped, [astuple(line) for line in lines]]
 
 
 def report_from(kind: object, fields: Sequence[object]) -> Report | None:
@@ -78,7 +102,13 @@ def report_from(kind: object, fields: Sequence[object]) -> Report | None:
             return Watch(seconds)
         case "top", [int() | float() as seconds, int(total), list(rows)]:
             return Top(seconds, total, tuple((str(a), str(b), str(c), int(d)) for a, b, c, d in rows))
+        case "lines", [int(dropped), list(rows)]:
+            return Lines(dropped, tuple(_line(*row) for row in rows))
     return None
+
+
+def _line(time: float, source: str, name: str, rtype: str, rcode: str, ms: float, path: str, transport: str) -> Line:
+    return Line(float(time), str(source), str(name), str(rtype), str(rcode), float(ms), str(path), str(transport))
 
 
 def _numbers(found: Mapping[str, int]) -> dict[str, int]:

@@ -46,8 +46,8 @@ class TcpServer:
         self.clock = clock
         self._counters = counters
         self.limits = limits or TcpLimits()
-        books = books or Books.empty(clock)
-        self.limiter, self.timings, self.top = books.limiter, books.timings, books.top
+        self.books = books or Books.empty(clock)
+        self.limiter, self.top = self.books.limiter, self.books.top
         self._clients: dict[bytes, int] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -128,7 +128,7 @@ class _Conversation:
                     return
                 if isinstance(reply, bytes):
                     await self._send(reply)
-                    self._server.timings.local.observe(self._server.clock.monotonic() - since)
+                    self._note(reply, since, forwarded=False)
                 else:
                     await self._later(reply, since)
             if self._tasks:
@@ -158,8 +158,9 @@ class _Conversation:
 
         async def finish() -> None:
             try:
-                await self._send(await reply())
-                self._server.timings.forwarded.observe(self._server.clock.monotonic() - since)
+                octets = await reply()
+                await self._send(octets)
+                self._note(octets, since, forwarded=True)
             except (OSError, TimeoutError):
                 self._writer.transport.abort()
             finally:
@@ -168,6 +169,10 @@ class _Conversation:
         task = asyncio.create_task(finish())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _note(self, reply: bytes, since: float, forwarded: bool) -> None:
+        took = self._server.clock.monotonic() - since
+        self._server.books.answered(reply, self._client, took, forwarded=forwarded, transport="tcp")
 
     async def _send(self, reply: bytes) -> None:
         self._writer.write(len(reply).to_bytes(2, "big") + reply)

@@ -62,7 +62,8 @@ class UdpServer:
         self._counters = counters
         self._limits = limits or UdpLimits()
         books = books or Books.empty(clock)
-        self._limiter, self._timings, self._top = books.limiter, books.timings, books.top
+        self._limiter, self._timings, self._top, self._log = books.limiter, books.timings, books.top, books.log
+        self._books = books
         self._turn = turn or Turn()
         self._out: list[Datagram] = []
         self._waiting: deque[tuple[bytes, bytes, float]] = deque()
@@ -136,7 +137,10 @@ class UdpServer:
             unsent = len(lengths) - self._batch.send(pieces, lengths, slots)
             if unsent:
                 self._counters.add("send_errors", count=unsent)
-            self._timings.fast.observe(self._clock.monotonic() - now, len(lengths))
+            took = self._clock.monotonic() - now
+            self._timings.fast.observe(took, len(lengths))
+            if self._log is not None:
+                self._log.batch(pieces, lambda place: client_of(self._batch.sender(slots[place])), took)
         if missed:
             self._enqueue(missed, datagrams, now)
         return len(datagrams)
@@ -210,7 +214,8 @@ class UdpServer:
             reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
             if isinstance(reply, bytes):
                 self._send(reply, sender)
-                self._timings.local.observe(self._clock.monotonic() - since)
+                took = self._clock.monotonic() - since
+                self._books.answered(reply, client_of(sender), took, forwarded=False, transport="udp")
             elif reply is not None:
                 self._later(reply, sender, since)
 
@@ -231,7 +236,7 @@ class UdpServer:
             else:
                 del self._pending[host]
             self._send(octets, sender)
-            self._timings.forwarded.observe(self._clock.monotonic() - since)
+            self._books.answered(octets, host, self._clock.monotonic() - since, forwarded=True, transport="udp")
             if not self._total:
                 self._idle.set()
 

@@ -35,6 +35,7 @@ from fairway_dns.names import to_key, to_text
 from fairway_dns.prefetch import Prefetcher
 from fairway_dns.prepared import Prepared
 from fairway_dns.protocol import Begin, Delta, ProtocolError, encode, snapshot
+from fairway_dns.querylog import LogSettings, QueryLog
 from fairway_dns.reports import Stats
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import listen_tcp, listen_udp
@@ -86,7 +87,8 @@ class Worker:
         parts = authorities, self._cache, self._forwarder, self._counters, log
         completion, identity = Completion(config.domain, authorities), Identity(config.identity)
         limiter = RateLimiter(config.limits.qps, self._counters) if config.limits.qps else None
-        self._books = Books(self._timings, self._top, limiter)
+        self._query_log = QueryLog(config.query_log, clock) if config.query_log.on else None
+        self._books = Books(self._timings, self._top, limiter, self._query_log)
         kinds = NameKinds(config.domain, dict(config.hosts), stubs)
         self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity, kinds)
         self._udp: list[UdpServer] = []
@@ -96,7 +98,7 @@ class Worker:
         """Serve until `stop` is set."""
         self._load()
         path = Path(self._config.feed)
-        client = FeedClient(path, self._table, self._state, self._stats, self._log, self._frames, self._top)
+        client = FeedClient(path, self._table, self._state, self._stats, self._log, self._frames, self._top, self._query_log)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await self._first_table(client)
         await self._listen()
@@ -211,6 +213,7 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
     parser.add_argument("--identity", default="", help="what clients are told that ask for the server's name (NSID)")
     parser.add_argument("--client-qps", type=int, default=0, help="queries per second of one client; 0: no limit")
     parser.add_argument("--client-connections", type=int, default=64, help="TCP connections of one client")
+    parser.add_argument("--query-log", default="0,0,0", help="SAMPLE,SLOW,FAILURES: share of all, seconds, 0 or 1")
     parser.add_argument("--release", default="", help="not used; a worker of another release has another command line")
     found = parser.parse_args(argv)
     upstreams = tuple(parse_address(text) for text in found.upstream)
@@ -237,6 +240,7 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
         identity=found.identity,
         limits=limits,
         release=found.release,
+        query_log=LogSettings.from_word(found.query_log),
     )
 
 

@@ -9,18 +9,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dns.message
 import pytest
-from tests.lab.system import container, eventually, service, topology
+from tests.lab.system import container, eventually, kill_agent, service, topology
 
 from fairway_kernel import netns
 from fairway_netlab.lab import Lab
+from fairway_netlab.plan import merged
+from fairway_netlab.run import await_agent, start_agent
 
 pytestmark = pytest.mark.needs_root
 LabFactory = Callable[[dict[str, Any]], Lab]
 SERVER = ("169.254.20.10", 53)
+LOGGED = {"dns": {"queryLog": {"sample": 1.0, "slowMs": 5000, "failures": True}}}
 
 
 def fairway(one: Lab, *words: str) -> tuple[int, str]:
@@ -71,6 +76,23 @@ def test_where_answers_come_from_and_who_asks(lab: LabFactory) -> None:
         stop.set()
         for asker in askers:
             asker.join()
+
+
+def test_queries_are_logged_with_the_pods_that_ask(lab: LabFactory) -> None:
+    one = lab(topology(containers=[container("a"), container("b", port=8080, app="web")]))
+    one.apply([service("web")])
+    kill_agent(one)
+    changed = replace(one.node(), config=merged(one.node().config, LOGGED))
+    await_agent(changed, start_agent(changed))
+    file = Path(changed.config["runDir"]) / "dns-queries.log"
+    assert one.exec("a", ["getent", "ahostsv4", "web"]).returncode == 0
+    wanted = {"pod": "shop/a", "name": "web.shop.svc.cluster.local", "type": "A", "rcode": "NOERROR"}
+
+    def found() -> bool:
+        lines = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+        return any(wanted.items() <= line.items() for line in lines)
+
+    eventually(found, "the query is in the log")
 
 
 def _ask(one: Lab, pod: str, name: str, stop: threading.Event) -> None:

@@ -22,7 +22,7 @@ from fairway_dns.protocol import (
     encode,
     snapshot,
 )
-from fairway_dns.reports import Ping, Pong, Stats, Top, Watch
+from fairway_dns.reports import Line, Lines, Ping, Pong, Stats, Top, Watch
 from fairway_dns.state import StateFile
 from fairway_dns.table import Table
 from fairway_dns.zone import Record, Zone, ZoneDelta
@@ -36,6 +36,7 @@ FRAMES: list[Frame] = [
     Delta(ZoneDelta(frozenset({ONE}), frozenset({TWO})), 8),
     Ack(8),
     Stats({"queries:A": 3}, {"latency:fast": Durations(0.5, (1, 2, 3))}, {"cache_entries:": 7}),
+    Lines(2, (Line(1.5, "10.0.0.1", "a.x", "A", "NOERROR", 0.25, "fast", "udp"),)),
     Ping(3),
     Pong(3),
     Watch(2.5),
@@ -64,6 +65,7 @@ def test_frames_survive_any_cutting() -> None:
         b'["stats",{"a":"b"},{},{}]',
         b'["stats",{},{"a":3},{}]',
         b'["top",1,1,[["a"]]]',
+        b'["lines",0,[[1,"a"]]]',
         b"\xff",
     ],
 )
