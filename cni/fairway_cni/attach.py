@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from fairway_cni import faults, plan
 from fairway_cni.adding import Adder
+from fairway_cni.adopt import Adopter
 from fairway_cni.check import differences
 from fairway_cni.claims import Claims
 from fairway_cni.control import Control
@@ -61,6 +62,7 @@ class Attacher:
         self._locks = KeyedLocks()
         self._threads = WorkThreads()
         self._remover = Remover(self._records, self._wires, self._claims, kernel, self._threads, log)
+        self._adopter = Adopter(control, self._records, self._wires, self._claims, self._threads, log)
         self._adder = Adder(
             control, kernel, facts, spool, self._records, self._wires, self._claims, self._remover, self._threads, log
         )
@@ -91,6 +93,8 @@ class Attacher:
                 errors, release = await self._remover.remove_unplugged(attachment, release)
             else:
                 errors = await self._remover.remove(attachment) if attachment else await self._remover.sweep(who, request)
+            if attachment and attachment.adopted:
+                errors = [*errors, *await self._remover.forget_unknown(request)]
         finally:
             release()
         error = combined(errors, "cannot detach completely")
@@ -170,6 +174,11 @@ class Attacher:
                 return []
             self._log.info("removing dead attachment %s of %s/%s", attachment.meta.name, *_pod(attachment))
             return await self._remover.remove(attachment)
+
+    async def adopt(self, found: Attachment) -> list[Exception]:
+        """Take over a container that is attached without a record, or with an older one: see `fairway_cni.adopt`."""
+        async with self._locks.hold(plan.identity_of(found).digest):
+            return await self._adopter.adopt(found)
 
     async def rewire(self, attachment: Attachment) -> list[Exception]:
         """Make the link of a live attachment anew, unless its container has it after all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fairway_cni import faults
@@ -25,6 +26,10 @@ class Claim:
 
     ips: tuple[str, ...]
     delegate: str = ""
+
+
+class AddressHeld(FairwayError):
+    """Another attachment has the address."""
 
 
 class Claims:
@@ -66,6 +71,25 @@ class Claims:
             await self._give_back(claim, who, request.netns)
             raise
         return claim
+
+    def take_over(self, attachment: Attachment) -> list[str]:
+        """Take the addresses of a container that has them already; those that it did not hold before.
+
+        Raises AddressHeld, and takes none, if one is held by another.
+        """
+        owner = attachment.meta.name
+        missing = [ip for ip in attachment.ips if self._pool.owner_of(ip) != owner]
+        held = {ip: holder for ip in missing if (holder := self._pool.owner_of(ip))}
+        if held:
+            texts = ", ".join(f"{ip} is held by {holder}" for ip, holder in held.items())
+            raise AddressHeld(f"{attachment.container_id} cannot be taken over: {texts}")
+        for ip in missing:
+            self._pool.hold(ip, owner)
+        return missing
+
+    def drop(self, ips: Iterable[str], attachment: Attachment) -> None:
+        """Give addresses back that the attachment has not, or not any more."""
+        self._pool.release(ips, attachment.meta.name)
 
     async def release(self, attachment: Attachment) -> list[Exception]:
         """Give everything back; the errors met. Harmless if it was given back before."""

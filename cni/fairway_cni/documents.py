@@ -78,6 +78,8 @@ def _extras(attachment: Attachment) -> dict[str, Any]:
         found["masquerade"] = False
     if not attachment.search_completion:
         found["searchCompletion"] = False
+    if attachment.adopted:
+        found["adopted"] = True
     return found
 
 

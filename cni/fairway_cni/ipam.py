@@ -113,9 +113,11 @@ class AddressPool:
         return tuple(chosen)
 
     def hold(self, ip: str, owner: str) -> bool:
-        """Take one particular address if it is free; False if it is held. One outside the pool can always be had."""
+        """Take one particular address if it is free; False if it is held. One in no known range is remembered until one is."""
         if self.owner_of(ip):
             return False
+        if not any(True for _ in self._find(ip)):
+            self._outside[ip] = owner
         self._take(ip, owner)
         return True
 
@@ -130,7 +132,8 @@ class AddressPool:
 
     def owner_of(self, ip: str) -> str:
         """Who holds the address; empty if nobody does."""
-        return next((owner for part, offset in self._find(ip) if (owner := part.used.get(offset, ""))), "")
+        held = (owner for part, offset in self._find(ip) if (owner := part.used.get(offset, "")))
+        return next(held, "") or self._outside.get(ip, "")
 
     def _learn(self, specs: Iterable[RangeSpec]) -> None:
         for spec in specs:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fairway_cni.alias import alias_of
 from fairway_cni.hostports import needs_loopback
 from fairway_cni.ipam import mac_of
 from fairway_cni.netconf import BRIDGE, CHAINED, ROUTED, Dns
@@ -95,9 +96,6 @@ def bridge_of(attachment: Attachment) -> Bridge:
 
 def veth_of(attachment: Attachment) -> Veth:
     """The container's interface and its node side."""
-    who = f"{attachment.pod_namespace}/{attachment.pod_name}"
-    # The kernel takes at most 255 bytes of alias (IFALIASZ 256).
-    alias = f"fairway network={attachment.network} pod={who} id={attachment.container_id}"[:255]
     return Veth(
         host_ifname=attachment.host_ifname,
         netns=attachment.netns,
@@ -105,7 +103,7 @@ def veth_of(attachment: Attachment) -> Veth:
         mac=attachment.mac,
         ips=attachment.ips,
         mtu=attachment.mtu,
-        alias=alias,
+        alias=alias_of(attachment),
         host_mac=GATEWAY_MAC,
         master=bridge_name(attachment.network) if attachment.mode == BRIDGE else None,
         routes=attachment.routes,

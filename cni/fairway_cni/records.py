@@ -46,8 +46,8 @@ class Records:
         now = self.find(plan.identity_of(attachment))
         return now is not None and replace(now, confirmed=attachment.confirmed) == attachment
 
-    async def declare(self, attachment: Attachment, said: Said) -> tuple[Attachment, int]:
-        """Store the attachment and its Pod, and wait until rules and names are live.
+    async def declare(self, attachment: Attachment, said: Said, known: Attachment | None = None) -> tuple[Attachment, int]:
+        """Store the attachment and its Pod, and wait until rules and names are live. `known`: the record that it replaces.
 
         Returns the attachment as stored, with `pod_declared` as it turned out, and the revision. Raises as `Control.commit` does.
         """
@@ -60,7 +60,8 @@ class Records:
                 return [Put(attachment.meta.key("Attachment"), documents.attachment_document(stored))]
             others = self._others(attachment)
             # A Pod that is there without any attachment was declared by somebody.
-            declared = others[0].pod_declared if others else entry is not None
+            mates = [known] if known else others
+            declared = mates[0].pod_declared if mates else entry is not None
             stored = replace(attachment, pod_declared=declared)
             mine = Put(attachment.meta.key("Attachment"), documents.attachment_document(stored))
             return [mine, documents.claim_pod(entry, stored, self._node, said)]
@@ -71,6 +72,14 @@ class Records:
     def confirmed(self, attachment: Attachment) -> bool:
         """Whether its ADD has succeeded; the store learns that a little later."""
         return attachment.confirmed or attachment.meta.name in self._wired
+
+    def made_here(self, attachment: Attachment) -> bool:
+        """Whether this process attached it or took it over, so that no older record can be meant."""
+        return attachment.meta.name in self._wired
+
+    def taken_over(self, attachment: Attachment) -> None:
+        """The store has it, confirmed, as the kernel has it."""
+        self._wired.add(attachment.meta.name)
 
     def succeeded(self, attachment: Attachment, revision: int) -> None:
         """The ADD that declared it at `revision` is done: known here at once, in the store after a while."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairway_cni import plan
+from fairway_cni.adopt import is_replaced, look
 from fairway_cni.attach import Attacher
 from fairway_cni.check import NodeIndex, faults_on_node
+from fairway_cni.claims import AddressHeld
 from fairway_cni.control import Control
 from fairway_cni.faults import CniError
 from fairway_cni.netconf import CHAINED
@@ -37,6 +39,8 @@ class Recovery:
     remove: tuple[Attachment, ...] = ()
     rewire: tuple[Attachment, ...] = ()
     repair: tuple[Attachment, ...] = ()
+    outdated: tuple[Attachment, ...] = ()
+    """Records older than the links of their containers."""
     orphans: tuple[str, ...] = ()
     """Links without an attachment."""
     strays: tuple[str, ...] = ()
@@ -45,15 +49,16 @@ class Recovery:
     """Bridges that no attachment needs. Not a fault: an ADD may come, so they go only after a while."""
 
     def __bool__(self) -> bool:
-        return bool(self.remove or self.rewire or self.repair or self.orphans or self.strays)
+        return bool(self.remove or self.rewire or self.repair or self.outdated or self.orphans or self.strays)
 
     def leaving(self, at_work: Callable[[str], bool]) -> Recovery:
         """The same without links by whose name `at_work` holds: their order is the business of the call that is at work there."""
-        remove, rewire, repair = (
-            tuple(item for item in items if not at_work(item.host_ifname)) for items in (self.remove, self.rewire, self.repair)
+        remove, rewire, repair, outdated = (
+            tuple(item for item in items if not at_work(item.host_ifname))
+            for items in (self.remove, self.rewire, self.repair, self.outdated)
         )
         orphans = tuple(name for name in self.orphans if not at_work(name))
-        return replace(self, remove=remove, rewire=rewire, repair=repair, orphans=orphans)
+        return replace(self, remove=remove, rewire=rewire, repair=repair, outdated=outdated, orphans=orphans)
 
 
 def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[str, bool], boot_id: str) -> Recovery:
@@ -61,21 +66,26 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
 
     Dead is what was made before the last boot, and what has neither link nor namespace. A link whose namespace cannot be found
     is kept: something else may hold the namespace open (a path in /proc dies with one process, the namespace with the last).
+    Nor is one dead that was recorded before the last boot and has a link, for no link is older than the boot.
     An unconfirmed attachment without a link is an ADD that never ended; with a link it may be one whose answer was given.
     """
     index = NodeIndex(node)
     there = index.veths.keys()
-    remove, rewire, repair = [], [], []
+    remove, rewire = [], []
+    repair: list[Attachment] = []
+    outdated: list[Attachment] = []
     for item in attachments:
         lives = alive.get(item.meta.name, False)
         # Of a chained attachment there is no link of ours to go by: its namespace decides.
         linked = lives if item.mode == CHAINED else item.host_ifname in there
-        if item.boot_id != boot_id or (not linked and not (lives and item.confirmed)):
+        if item.mode != CHAINED and linked and item.boot_id != boot_id:
+            outdated.append(item)
+        elif item.boot_id != boot_id or (not linked and not (lives and item.confirmed)):
             remove.append(item)
         elif not linked:
             rewire.append(item)
         elif item.mode != CHAINED and any(faults_on_node(item, index)):
-            repair.append(item)
+            (outdated if is_replaced(item, index.veths[item.host_ifname], node) else repair).append(item)
     owned = {item.host_ifname for item in attachments}
     # A redirection outlives the link that it was made for.
     lost = node.redirectors - {redirector_name(link) for link in there | owned}
@@ -84,7 +94,8 @@ def decide(attachments: Sequence[Attachment], node: NodeLinks, alive: Mapping[st
     orphans, strays = (there - owned) | lost, routed - addresses
     idle = node.bridges - plan.bridges(attachments)
     return Recovery(
-        tuple(remove), tuple(rewire), tuple(repair), tuple(sorted(orphans)), tuple(sorted(strays)), tuple(sorted(idle))
+        remove=tuple(remove), rewire=tuple(rewire), repair=tuple(repair), outdated=tuple(outdated),
+        orphans=tuple(sorted(orphans)), strays=tuple(sorted(strays)), idle=tuple(sorted(idle)),
     )  # fmt: skip
 
 
@@ -115,18 +126,45 @@ class Recoverer:
         node = await asyncio.to_thread(self._kernel.links.read)
         world = self._control.world()
         found = (await asyncio.to_thread(self._decide, world, node)).leaving(self._attacher.at_work)
-        work = [
-            *(self._attacher.bury(item) for item in found.remove),
-            *(self._attacher.rewire(item) for item in found.rewire),
-            *(self._attacher.repair(item) for item in found.repair),
-            *(self._attacher.drop_orphan(name) for name in found.orphans),
-            *(self._attacher.drop_stray(ip) for ip in found.strays),
-            *(self._attacher.drop_bridge(name) for name in self._idle_long(found.idle)),
-        ]
-        for errors in await asyncio.gather(*work):
-            for fault in errors:
-                self._log.warning("recovery: %s", fault)
+        # The dead give their addresses up before the living are asked what they have.
+        await self._all(self._attacher.bury(item) for item in found.remove)
+        kept = await self._adopt(found, node)
+        left = [item for item in found.outdated if item.host_ifname not in kept]
+        theirs = {ip for item in kept.values() for ip in item.ips}
+        await self._all(
+            [
+                *(self._attacher.bury(item) for item in left if item.boot_id != self._attacher.facts.boot_id),
+                *(self._attacher.rewire(item) for item in found.rewire),
+                *(self._attacher.repair(item) for item in (*found.repair, *left)),
+                *(self._attacher.drop_orphan(name) for name in found.orphans if name not in kept),
+                *(self._attacher.drop_stray(ip) for ip in found.strays if ip not in theirs),
+                *(self._attacher.drop_bridge(name) for name in self._idle_long(found.idle)),
+            ]
+        )
         return found
+
+    async def _adopt(self, found: Recovery, node: NodeLinks) -> Mapping[str, Attachment]:
+        """Take over what is attached without a record or with an older one; whom to leave alone from now on, by link."""
+        names = {*found.orphans, *(item.host_ifname for item in found.outdated)}
+        seen = await asyncio.to_thread(look, names, node, self._kernel, self._attacher.facts.boot_id)
+        for name, reason in seen.reasons.items():
+            self._log.info("link %s is nobody's: %s", name, reason)
+        kept = {}
+        for name, attachment in seen.attachments.items():
+            errors = await self._attacher.adopt(attachment)
+            self._complain(errors)
+            # A link whose address another container has must go; whom the store could not take is asked again.
+            if not any(isinstance(fault, AddressHeld) for fault in errors):
+                kept[name] = attachment
+        return kept
+
+    async def _all(self, work: Iterable[Awaitable[list[Exception]]]) -> None:
+        for errors in await asyncio.gather(*work):
+            self._complain(errors)
+
+    def _complain(self, errors: Iterable[Exception]) -> None:
+        for fault in errors:
+            self._log.warning("recovery: %s", fault)
 
     def _decide(self, world: World, node: NodeLinks) -> Recovery:
         confirmed = self._attacher.confirmed

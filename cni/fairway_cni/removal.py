@@ -108,11 +108,15 @@ class Remover:
                 await self._threads.run(self._kernel.links.detach, who.host_ifname(mode), ())
             except FairwayError as fault:
                 errors.append(fault)
+        return [*errors, *await self.forget_unknown(request)]
+
+    async def forget_unknown(self, request: Request) -> list[Exception]:
+        """Tell the address plugin of the configuration, if it names one; nobody recorded what it was told before."""
         try:
             await self._claims.forget_unknown(request)
         except CniError as fault:
-            errors.append(fault)
-        return errors
+            return [fault]
+        return []
 
 
 async def _ended(task: asyncio.Future[T]) -> None:

@@ -335,6 +335,7 @@ def _attachment(meta: Meta, document: Document) -> Attachment:
         masquerade=spec.get("masquerade") is not False,
         search_completion=spec.get("searchCompletion") is not False,
         delegate=read.text(spec.get("delegate")),
+        adopted=bool(spec.get("adopted")),
     )
 
 

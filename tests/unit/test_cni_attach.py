@@ -562,6 +562,8 @@ async def test_recovery_removes_orphans_and_strays_but_not_the_living(node: Node
     assert entry is not None
     await fresh.control.commit([Put(entry.key, entry.document)])
     fresh.pool.adopt([(ip, entry.key.name) for ip in fresh.attachments[0].ips])
+    # A deletion that was cut short.
+    node.links.unplug(lost.host_ifname, (), lost.netns, lost.ifname)
     await fresh.recoverer.run()
     await fresh.recoverer.run()
     state = fresh.links.read()

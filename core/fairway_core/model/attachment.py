@@ -42,6 +42,7 @@ class Attachment:
     `mode` is bridge, routed or chained (somebody else made the interface). `routes` are destinations reached through this
     interface besides the default; `sysctls` were set inside; `delegate` is what the address plugin must be told at the end, as
     JSON, empty if the addresses are ours. `search_completion`: whether the DNS server may go through its search path for it.
+    `adopted`: recorded from what the kernel has, not by an ADD, so that only what a link tells is known.
     """
 
     meta: Meta
@@ -68,3 +69,4 @@ class Attachment:
     masquerade: bool = True
     search_completion: bool = True
     delegate: str = ""
+    adopted: bool = False

@@ -6,9 +6,10 @@ The kernel numbers the namespaces that a namespace has links to (IFLA_LINK_NETNS
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from fairway_core.errors import KernelError
@@ -24,6 +25,8 @@ RTGENMSG = bytes(4)
 """struct rtgenmsg, family unspecified, padded."""
 UNKNOWN = -1
 PROC = Path("/proc")
+GONE = (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENODEV, errno.EACCES, errno.EPERM)
+"""Errors that say the same: no container's namespace can be reached by this path."""
 
 
 def trace(channel: NetlinkSocket, host_ifnames: Iterable[str]) -> dict[str, FarEnd]:
@@ -37,8 +40,7 @@ def trace(channel: NetlinkSocket, host_ifnames: Iterable[str]) -> dict[str, FarE
     found: dict[str, FarEnd] = {}
     for number, path in paths.items():
         ends = {item.peer: item for item in links if item.namespace == number}
-        # One that dies while it is looked at has no far end any more.
-        with suppress(KernelError):
+        with _may_be_gone():
             names = namespaces.run_in(path, lambda ends=ends: _names(ends))  # type: ignore[misc]
             found.update({host: FarEnd(path, name, survey.inside(path, name)) for host, name in names.items()})
     return found
@@ -51,8 +53,7 @@ def _paths(channel: NetlinkSocket, numbers: set[int]) -> dict[int, str]:
     for path in _candidates():
         if len(found) == len(numbers):
             break
-        # Processes and names come and go while they are listed.
-        with suppress(OSError, KernelError):
+        with _may_be_gone():
             state = path.stat()
             if (state.st_dev, state.st_ino) in seen:
                 continue
@@ -61,6 +62,16 @@ def _paths(channel: NetlinkSocket, numbers: set[int]) -> dict[int, str]:
             if number in numbers:
                 found.setdefault(number, str(path))
     return found
+
+
+@contextmanager
+def _may_be_gone() -> Iterator[None]:
+    """Processes and names come and go while they are looked at; what else goes wrong must not pass for that."""
+    try:
+        yield
+    except (OSError, KernelError) as error:
+        if error.errno not in GONE:
+            raise KernelError(error.errno or errno.EIO, "look for containers' namespaces") from error
 
 
 def _candidates() -> Iterator[Path]:
