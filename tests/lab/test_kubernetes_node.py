@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.kubernetes.serve import ServedDouble
 from tests.lab.system import container, eventually, objects, policy, topology
 
-from fairway_netlab.control import call
+from fairway_netlab.control import call, request
 from fairway_netlab.lab import Lab
 from fairway_netlab.matrix import Matrix
 from fairway_netlab.processes import LabError
@@ -79,6 +80,8 @@ def test_a_node_follows_its_api_server(
     for name in ("front", "other", "web-1"):
         opened.expect_some(name, "web", 80, answered_by=["web-1", "web-2"])
     opened.check()
+    page = request(one.node().socket, "GET", "/metrics")[1].decode()
+    assert "fairway_node_deviation" in page and documented() <= set(re.findall(r"^# HELP (fairway_\w+?)(?:_total)? ", page, re.M))
     assert resolve(one, "front", "web.shop.svc.cluster.local", DNS) == WEB, "the cluster's DNS address is answered here"
 
     # The labels are those of the API server's Pods: the runtime said none.
@@ -101,6 +104,11 @@ def test_a_node_follows_its_api_server(
         one.apply([service("x", "")])
     eventually(lambda: any("cannot be reached" in text for text in status(one)["problems"]), "the outage is shown")
     assert status(one)["ready"], "an outage does not take the node out of service"
+
+
+def documented() -> set[str]:
+    """Every metric in the manual; with this store there are all of them."""
+    return set(re.findall(r"^\| `(fairway_\w+)`", (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(), re.M))
 
 
 def status(one: Lab) -> dict[str, Any]:
