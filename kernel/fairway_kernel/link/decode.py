@@ -17,6 +17,7 @@ from fairway_kernel.link.rtnl import (
     IFF_UP,
     IFINFO,
     IFLA_ADDRESS,
+    IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
     IFLA_INFO_KIND,
@@ -68,6 +69,7 @@ class Link:
     kind: str
     alias: str
     namespace: int = -1
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def link_of(payload: bytes) -> Link:
         peer=u32(found.get(IFLA_LINK, NO_ATTRIBUTE)),
         kind=text(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
         alias=text(found.get(IFLA_IFALIAS, b"")),
+        group=u32(found.get(IFLA_GROUP, NO_ATTRIBUTE)),
         namespace=s32(found.get(IFLA_LINK_NETNSID, NO_NAMESPACE)),
     )
 

@@ -14,6 +14,7 @@ from typing import Protocol
 ROUTE_PROTOCOL = 157
 VETH_GROUP = 0x66770001
 """Interface group that marks our veths."""
+ALIAS_PREFIX = "fairway "
 LOOPBACK_LABEL = "lo:fairway"
 GATEWAY4 = "169.254.1.1"
 GATEWAY6 = "fe80::1"

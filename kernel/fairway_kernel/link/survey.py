@@ -10,7 +10,7 @@ from fairway_core.errors import KernelError
 from fairway_kernel import netns as namespaces
 from fairway_kernel.link import decode, shaping
 from fairway_kernel.link.node import is_ours_on_loopback
-from fairway_kernel.link.objects import ROUTE_PROTOCOL, InsideState, NodeLinks, ObservedVeth
+from fairway_kernel.link.objects import ALIAS_PREFIX, ROUTE_PROTOCOL, VETH_GROUP, InsideState, NodeLinks, ObservedVeth
 from fairway_kernel.link.rtnl import (
     AF_INET,
     AF_INET6,
@@ -40,7 +40,7 @@ def node_links(channel: NetlinkSocket) -> NodeLinks:
     links = list(decode.links(channel.query(dump_links())))
     names = {item.index: item.name for item in links}
     bridges = frozenset(item.name for item in links if item.name.startswith(BRIDGE_PREFIX) and item.kind == "bridge")
-    veths = tuple(_observed(item, names) for item in links if item.name.startswith(VETH_PREFIXES) and item.kind == "veth")
+    veths = tuple(_observed(item, names) for item in links if item.name.startswith(VETH_PREFIXES) and _is_ours(item))
     ours = bridges | {item.host_ifname for item in veths}
     redirectors = frozenset(item.name for item in links if item.name.startswith(REDIRECTOR_PREFIX) and item.kind == "ifb")
     shaped = {index: name for index, name in names.items() if name in ours or name in redirectors}
@@ -150,6 +150,11 @@ def _routes(channel: NetlinkSocket) -> Sequence[decode.Route]:
 
 def _all(channel: NetlinkSocket, version: int) -> Iterator[decode.Route]:
     return decode.routes(channel.query(dump_routes(version, table=RT_TABLE_UNSPEC)), version)
+
+
+def _is_ours(item: decode.Link) -> bool:
+    """A name is no proof: others call their links so too. Ours have the group from the first moment on, and then the alias."""
+    return item.kind == "veth" and (item.group == VETH_GROUP or item.alias.startswith(ALIAS_PREFIX))
 
 
 def _observed(item: decode.Link, names: dict[int, str]) -> ObservedVeth:
