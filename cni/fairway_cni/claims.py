@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fairway_cni import faults
 from fairway_cni.delegate import AddressPlugins, Delegation
 from fairway_cni.faults import CniError
-from fairway_cni.health import PluginHealth
+from fairway_cni.health import NETWORKS, PluginHealth
 from fairway_cni.hostports import PortBook
 from fairway_cni.ipam import AddressPool, Use
 from fairway_cni.netconf import CHAINED, Wanted
@@ -40,11 +40,18 @@ class Claims:
         self._plugins = plugins
         self._health = PluginHealth(plugins.status)
         self._ports = PortBook()
+        self._chained: set[str] = set()
+        """Networks whose last container came with addresses of another plugin: STATUS has no prevResult that would tell."""
 
     async def status(self, request: Request) -> None:
-        """Whether an ADD would get addresses. Raises CniError 51 if the pool has none left, or what an address plugin says."""
+        """Whether an ADD would get addresses. Raises CniError 51 if the pool has none left, or what an address plugin says.
+
+        A network whose addresses come from the plugin before us needs none of the pool.
+        """
         if request.config.ipam:
             await self._health.look(request.config.name, Delegation.of(request))
+            return
+        if request.config.chained or request.config.name in self._chained:
             return
         shortage = self._pool.shortage(request.config.ranges)
         if shortage:
@@ -57,6 +64,7 @@ class Claims:
     def adopt(self, world: World) -> None:
         """Take over the ports of attachments that are there at the start. Ports that two hold stay with the first."""
         for item in world.attachments():
+            self._note_mode(item.network, item.mode)
             try:
                 self._ports.reserve(item.meta.name, item.host_ports, _families(item.ips))
             except CniError:
@@ -128,6 +136,7 @@ class Claims:
 
     async def _addresses(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
         previous = request.config.prev_result
+        self._note_mode(who.network, wanted.mode)
         if wanted.mode == CHAINED and previous is not None:
             return Claim(previous_addresses(previous, who.ifname, request.netns))
         if wanted.ipam:
@@ -138,6 +147,13 @@ class Claims:
             return Claim(self._pool.allocate(who.object_name, wanted.ips or request.args.ips, wanted.ranges))
         except (UserError, ConflictError, ExhaustedError) as fault:
             raise CniError(faults.ADDRESS, str(fault)) from fault
+
+    def _note_mode(self, network: str, mode: str) -> None:
+        """What the network's newest container says about the next one."""
+        if mode != CHAINED:
+            self._chained.discard(network)
+        elif len(self._chained) < NETWORKS:
+            self._chained.add(network)
 
     async def _give_back(self, claim: Claim, who: Identity, netns: str) -> None:
         self._pool.release(claim.ips, who.object_name)

@@ -79,6 +79,8 @@ class NetConf:
     """The address plugin, for every verb."""
     ranges: tuple[RangeSpec, ...] = ()
     """The network's own ranges, for STATUS."""
+    chained: bool = False
+    """Whether it says that another plugin comes before, for STATUS."""
 
 
 def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
@@ -89,7 +91,7 @@ def parse_wanted(document: Mapping[str, Any], ifname: str) -> Wanted:
     ipam = fold(as_object(document.get("ipam"), "ipam"))
     name = document["name"] if isinstance(document.get("name"), str) else ""
     return Wanted(
-        mode=CHAINED if document.get("prevresult") is not None else _mode(document.get("mode")),
+        mode=_mode(document),
         namespace=podargs.dns_name(as_text(document.get("namespace"), "namespace"), "namespace", faults.CONFIG) or "default",
         mtu=_mtu(document.get("mtu")),
         ips=_addresses(runtime.get("ips"), "runtimeConfig.ips") or _addresses(cni.get("ips"), "args.cni.ips"),
@@ -146,10 +148,20 @@ def read_attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]] 
     return frozenset(pairs)
 
 
-def _mode(value: Any) -> str:
-    mode = as_text(value, "mode") or BRIDGE
-    if mode not in (BRIDGE, ROUTED):
-        raise bad("mode", f"{BRIDGE!r} or {ROUTED!r}")
+def is_chained(document: Mapping[str, Any]) -> bool:
+    """Whether the network says that it only follows another plugin; never raises."""
+    return document.get("mode") == CHAINED
+
+
+def _mode(document: Mapping[str, Any]) -> str:
+    """A result of another plugin decides; without one the network must not count on one."""
+    mode = as_text(document.get("mode"), "mode") or BRIDGE
+    if mode not in (BRIDGE, ROUTED, CHAINED):
+        raise bad("mode", f"{BRIDGE!r}, {ROUTED!r} or {CHAINED!r}")
+    if document.get("prevresult") is not None:
+        return CHAINED
+    if mode == CHAINED:
+        raise CniError(faults.CONFIG, "mode: chained, but no plugin comes before this one", "prevResult is absent")
     return mode
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from fairway_cni import faults
 from fairway_cni.faults import CniError
-from fairway_cni.netconf import NetConf, ipam_type, own_ranges, parse_wanted, read_attachments
+from fairway_cni.netconf import NetConf, ipam_type, is_chained, own_ranges, parse_wanted, read_attachments
 from fairway_cni.podargs import PodArgs, parse_args
 from fairway_cni.values import fold
 
@@ -68,6 +68,7 @@ def parse(body: bytes) -> Request:
         prev_result=_prev_result(document, command),
         ipam=_ipam(document, command),
         ranges=own_ranges(document) if command == "STATUS" else (),
+        chained=command == "STATUS" and is_chained(document),
     )
     return Request(
         command=command,

@@ -54,3 +54,39 @@ async def test_status_looks_at_the_ranges_that_the_network_uses(node: Node) -> N
         with pytest.raises(CniError, match=pool) as caught:
             await node.call("STATUS", conf)
         assert caught.value.code == faults.LIMITED
+
+
+BEFORE = {
+    "prevResult": {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/n/1"}],
+        "ips": [{"address": "10.77.0.2/24"}],
+    }
+}
+
+
+async def test_a_network_that_another_plugin_gives_addresses_to_needs_none_of_ours(node: Node) -> None:
+    node.pool = AddressPool(["10.1.0.0/30"])
+    node.start()
+    await node.call("ADD", CNI_IFNAME="eth9")
+    chained = {"name": "chain"}
+    with pytest.raises(CniError, match="1 of 1"):
+        await node.call("STATUS", chained)
+    await node.call("STATUS", {**chained, "mode": "chained"})
+    await node.call("ADD", {**chained, **BEFORE})
+    await node.call("STATUS", chained)
+    node.start()
+    await node.call("STATUS", chained)
+    await node.call("DEL", {**chained, **BEFORE})
+    await node.call("STATUS", chained)
+    with pytest.raises(CniError, match="1 of 1"):
+        await node.call("ADD", chained, CNI_CONTAINERID="c2")
+    with pytest.raises(CniError, match="1 of 1"):
+        await node.call("STATUS", chained)
+
+
+async def test_a_chained_network_needs_a_plugin_before_it(node: Node) -> None:
+    with pytest.raises(CniError, match="no plugin comes before") as caught:
+        await node.call("ADD", {"mode": "chained"})
+    assert caught.value.code == faults.CONFIG
+    assert await node.call("ADD", {"mode": "chained", **BEFORE})
