@@ -119,7 +119,7 @@ class Adder:
         """The pair is made while the record goes to the disk and the rules to the kernel; it is connected after both."""
         with self._wires.wiring(attachment) as wiring:
             declared = await self._threads.beside(wiring.prepare, self._records.declare(attachment, said))
-            await self._threads.run(wiring.connect)
+            await self._threads.make(wiring.connect)
         return declared
 
     async def _claim(self, request: Request, who: Identity, wanted: Wanted) -> Claim:
