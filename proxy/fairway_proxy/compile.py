@@ -6,7 +6,7 @@ what hairpin and affinity need, so a change of one service or one endpoint is co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
@@ -19,7 +19,7 @@ from fairway_core.topology import Location, chosen
 from fairway_core.world import KIND, World
 from fairway_kernel.conntrack import Match
 from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Range, Slot
-from fairway_proxy.ids import PortIds, PortKey
+from fairway_proxy.ids import PortIds, PortKey, Way
 from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
 from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
 from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count, targets_of
@@ -29,6 +29,7 @@ OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 
 _FRONTEND_SETS = frozenset(f"{name}{family}" for name in ("svc", "svc_nodeport") for family in FAMILIES)
+_INSIDE_SETS: dict[str, Family] = {f"svc_inside{family}": family for family in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,26 @@ class Frontend:
 
     family: Family
     slot: Slot
-    local: bool
+    way: Way
     guarded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A service port with what may answer for it, seen from this node."""
+
+    service: Service
+    port: ServicePort
+    slices: Sequence[EndpointSlice]
+    here: Location
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What one service compiles to so far: its elements, and the ports it needs numbers for."""
+
+    elements: dict[Slot, ElementValue]
+    used: set[PortKey]
 
 
 class ServiceCompiler:
@@ -59,7 +78,10 @@ class ServiceCompiler:
 
     def learn(self, actual: Elements) -> None:
         """Keep the service port ids that the kernel's frontends carry."""
-        self._ids.learn({slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in _FRONTEND_SETS})
+        known = {slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in _FRONTEND_SETS}
+        inside = ((slot, value) for slot, value in actual.items() if slot.set in _INSIDE_SETS)
+        known |= {_inside_slot(_INSIDE_SETS[slot.set], int(str(slot.key[0]))): id_of(int(value[0])) for slot, value in inside}
+        self._ids.learn(known)
         self._flows.learn(actual)
 
     def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
@@ -80,53 +102,68 @@ class ServiceCompiler:
 
     def _compile(self, world: World, namespace: str, name: str) -> Elements:
         service = world.service(namespace, name)
-        elements: dict[Slot, ElementValue] = {}
-        used: set[PortKey] = set()
+        draft = _Draft({}, set())
         if service is not None and is_balanced(service):
             slices = world.slices_of(namespace, name)
             here = Location(self._node_name, world.zone_of(self._node_name))
-            elements.update({Slot(f"svc_vips{family_of(ip)}", (ip,)): () for ip in service.cluster_ips})
+            draft.elements.update({Slot(f"svc_vips{family_of(ip)}", (ip,)): () for ip in service.cluster_ips})
             for port in service.ports:
-                self._compile_port(service, port, slices, here, elements, used)
-        for number in self._ids.retain(namespace, name, used):
+                self._compile_port(draft, _Subject(service, port, slices, here))
+        for number in self._ids.retain(namespace, name, draft.used):
             self._flows.see(number, ())
-        return elements
+        return draft.elements
 
-    def _compile_port(
-        self,
-        service: Service,
-        port: ServicePort,
-        slices: Sequence[EndpointSlice],
-        here: Location,
-        elements: dict[Slot, ElementValue],
-        used: set[PortKey],
-    ) -> None:
-        frontends = list(frontends_of(service, port))
-        for local in (False, True):
-            doors = [frontend for frontend in frontends if frontend.local == local]
-            if not doors:
-                continue
-            key = PortKey(service.meta.namespace, service.meta.name, port.protocol, port.port, local)
-            used.add(key)
-            number = self._ids.assign(key, (door.slot for door in doors))
-            elements.update(_guards(number, service, doors))
-            alive: set[Target] = set()
-            for family in FAMILIES:
-                slots = [door.slot for door in doors if door.family == family]
-                if slots:
-                    candidates = backends(slices, port, family)
-                    alive.update(targets_of([backend for backend in candidates if backend.ready or backend.serving]))
-                    picked = chosen(candidates, here, local)
-                    elsewhere = local and not picked and bool(usable(candidates))
-                    elements.update(self._balance(service, family, number, slots, picked, elsewhere))
-            self._flows.see(number, alive if port.protocol == "UDP" else ())
+    def _compile_port(self, draft: _Draft, subject: _Subject) -> None:
+        doors = list(frontends_of(subject.service, subject.port))
+        by_way = {way: [door for door in doors if door.way == way] for way in Way}
+        if by_way[Way.HERE]:
+            self._balance(draft, subject, Way.HERE, by_way[Way.HERE])
+        if by_way[Way.EDGE]:
+            self._balance_edge(draft, subject, by_way[Way.EDGE], by_way[Way.ALL])
+        elif by_way[Way.ALL]:
+            self._balance(draft, subject, Way.ALL, by_way[Way.ALL])
+
+    def _balance_edge(self, draft: _Draft, subject: _Subject, edge: Sequence[Frontend], others: Sequence[Frontend]) -> None:
+        """Clients inside get the marks of way ALL, by the marks that those outside get."""
+        families = {door.family for door in edge}
+        outside = self._balance(draft, subject, Way.EDGE, edge)
+        told_by = [_inside_slot(family, outside[family]) for family in sorted(families)]
+        inside = self._balance(draft, subject, Way.ALL, others, families, told_by)
+        draft.elements.update({Slot(f"svc_inside{family}", (outside[family],)): (inside[family],) for family in families})
 
     def _balance(
-        self, service: Service, family: Family, number: int, doors: list[Slot], picked: list[Backend], elsewhere: bool
+        self,
+        draft: _Draft,
+        subject: _Subject,
+        way: Way,
+        doors: Sequence[Frontend],
+        more: Collection[Family] = (),
+        told_by: Sequence[Slot] = (),
+    ) -> dict[Family, int]:
+        """Number, slots and frontends of one way; its marks by family. `more`: families without a door that need slots too;
+        `told_by`: what the number is known by, besides doors.
+        """
+        service, port = subject.service, subject.port
+        key = PortKey(service.meta.namespace, service.meta.name, port.protocol, port.port, way)
+        draft.used.add(key)
+        number = self._ids.assign(key, (*(door.slot for door in doors), *told_by))
+        draft.elements.update(_guards(number, service, doors))
+        alive: set[Target] = set()
+        marks: dict[Family, int] = {}
+        for family in sorted({*more, *(door.family for door in doors)}):
+            candidates = backends(subject.slices, port, family)
+            alive.update(targets_of([backend for backend in candidates if backend.ready or backend.serving]))
+            picked, class_ = _choice(candidates, subject.here, way is not Way.ALL)
+            mark = marks[family] = mark_of(number, bool(service.affinity_seconds), class_)
+            draft.elements.update(dict.fromkeys((door.slot for door in doors if door.family == family), (mark,)))
+            draft.elements.update(self._slots(service, family, mark, picked))
+        self._flows.see(number, alive if port.protocol == "UDP" else ())
+        return marks
+
+    def _slots(
+        self, service: Service, family: Family, mark: int, picked: Sequence[Backend]
     ) -> Iterator[tuple[Slot, ElementValue]]:
         targets = targets_of(picked)
-        mark = mark_of(number, bool(service.affinity_seconds), DROP if elsewhere else slot_count(len(targets)))
-        yield from ((door, (mark,)) for door in doors)
         for index, target in enumerate(assign_slots(targets)):
             yield Slot(f"eps{family}", (mark, index)), target
         yield from self._hairpins(family, picked)
@@ -167,20 +204,32 @@ def is_balanced(service: Service) -> bool:
 
 
 def frontends_of(service: Service, port: ServicePort) -> Iterator[Frontend]:
-    """Everything that leads to one port of a service; `local` where the traffic policy of that way in is Local."""
+    """Everything that leads to one port of a service."""
     protocol = port.protocol.lower()
-    external = service.external_policy_local
+    external = Way.EDGE if service.external_policy_local else Way.ALL
 
-    def at(ip: str, local: bool) -> Frontend:
+    def at(ip: str, way: Way) -> Frontend:
         family = family_of(ip)
-        return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), local)
+        return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), way)
 
-    yield from (at(ip, service.internal_policy_local) for ip in service.cluster_ips)
+    yield from (at(ip, Way.HERE if service.internal_policy_local else Way.ALL) for ip in service.cluster_ips)
     yield from (at(ip, external) for ip in service.external_ips)
     yield from (replace(at(ip, external), guarded=bool(service.source_ranges)) for ip in service.load_balancer_ips)
     if port.node_port:
         for family in sorted({family_of(ip) for ip in service.cluster_ips}) or FAMILIES:
             yield Frontend(family, Slot(f"svc_nodeport{family}", (protocol, port.node_port)), external)
+
+
+def _inside_slot(family: Family, outside: int) -> Slot:
+    """What the number of way ALL is known by after a restart: the number of way EDGE, whatever the class in its mark is now."""
+    return Slot(f"svc_inside{family}", (id_of(outside),))
+
+
+def _choice(candidates: Sequence[Backend], here: Location, local: bool) -> tuple[list[Backend], int]:
+    """The backends that share new connections, and the class for their number."""
+    picked = chosen(candidates, here, local)
+    elsewhere = local and not picked and bool(usable(candidates))
+    return picked, DROP if elsewhere else slot_count(len(targets_of(picked)))
 
 
 def _guards(number: int, service: Service, doors: Sequence[Frontend]) -> Iterator[tuple[Slot, ElementValue]]:

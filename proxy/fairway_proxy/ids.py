@@ -5,21 +5,32 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from fairway_core.errors import ExhaustedError
 from fairway_kernel.nft.objects import Slot
 from fairway_proxy.marks import MAX_ID
 
 
+class Way(Enum):
+    """Whom a way in leads to: every endpoint that suits the node, this node's alone, or this node's for clients outside and
+    every one for those inside (this node and its pods).
+    """
+
+    ALL = "all"
+    HERE = "here"
+    EDGE = "edge"
+
+
 @dataclass(frozen=True, slots=True)
 class PortKey:
-    """One port of one service. A port that also obeys policy Local has a second set of slots, hence a second number."""
+    """One port of one service, by one way: each way has slots of its own, hence a number of its own."""
 
     namespace: str
     service: str
     protocol: str
     port: int
-    local: bool = False
+    way: Way = Way.ALL
 
 
 class PortIds:

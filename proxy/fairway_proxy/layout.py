@@ -32,7 +32,7 @@ _NOT_NODE_PORT: dict[Family, str] = {4: "{ 127.0.0.0/8, 169.254.0.0/16 }", 6: "{
 def service_layout(pod_cidrs: Sequence[str]) -> Layout:
     """Sets and chains for both families. `pod_cidrs` are this node's own pod networks."""
     sets = [AFFINITY_TIMEOUT, *(decl for family in FAMILIES for decl in _sets(family))]
-    chains = [*_hooks(pod_cidrs), *_dispatch(), *_pick(), *_balance(), *_affinity()]
+    chains = [*_hooks(pod_cidrs), *_dispatch(), *_pick(pod_cidrs), *_balance(), *_affinity()]
     return Layout(tuple(sets), tuple(chains))
 
 
@@ -45,6 +45,7 @@ def _sets(family: Family) -> tuple[SetDecl, ...]:
     return (
         SetDecl(f"svc{family}", (address, "inet_proto", "inet_service"), ("mark",)),
         SetDecl(f"svc_nodeport{family}", ("inet_proto", "inet_service"), ("mark",)),
+        SetDecl(f"svc_inside{family}", ("mark",), ("mark",)),
         SetDecl(f"svc_vips{family}", (address,)),
         SetDecl(f"svc_guarded{family}", (address, "inet_proto", "inet_service"), ("mark",)),
         SetDecl(f"svc_allowed{family}", ("mark", address), flags=("interval",)),
@@ -122,21 +123,35 @@ def _dispatch() -> tuple[Chain, ...]:
     )
 
 
-def _pick() -> tuple[Chain, ...]:
+def _pick(pod_cidrs: Sequence[str]) -> tuple[Chain, ...]:
     verdicts = [f"{REJECT} : goto svc_reject", *(f"{k} : goto lb_{k}" for k in CLASSES), f"{DROP} : goto svc_drop"]
+    # The connection mark is a scratch register here: it is written for good right after.
+    two_sided = (f"{_IS[family]} ct mark set meta mark map @svc_inside{family} jump svc_inside" for family in FAMILIES)
     return (
         Chain(
             "svc_pick",
             (
+                *two_sided,
                 f"ct mark set meta mark & {CT_MASK:#010x}",
                 f"meta mark & {AFFINITY_BIT:#010x} != 0 jump svc_sticky",
                 f"meta mark & {CLASS_MASK:#010x} vmap {{ {', '.join(verdicts)} }}",
             ),
         ),
+        Chain("svc_inside", _inside(pod_cidrs)),
         # In a NAT hook (kernel 5.9 and later) a rejected packet leaves no connection behind, so UDP senders recover at once.
         Chain("svc_reject", ("meta l4proto tcp reject with tcp reset", "reject")),
         Chain("svc_drop", ("drop",)),
     )
+
+
+def _inside(pod_cidrs: Sequence[str]) -> tuple[str, ...]:
+    """externalTrafficPolicy is about clients outside: pods of this node and the node itself take the other mark."""
+    pods = (
+        f"{ip} saddr {{ {', '.join(cidrs)} }} meta mark set ct mark return"
+        for family, ip in _IP.items()
+        if (cidrs := sorted(cidr for cidr in pod_cidrs if family_of(cidr) == family))
+    )
+    return (*pods, "fib saddr type local meta mark set ct mark")
 
 
 def _balance() -> tuple[Chain, ...]:

@@ -30,6 +30,11 @@ class UdpFlows:
         """Take over what the kernel balances to, so that what went while nobody watched is noticed."""
         doors = (value for slot, value in actual.items() if slot.set.startswith("svc") and "udp" in slot.key)
         numbers = {id_of(int(value[0])) for value in doors}
+        numbers |= {
+            id_of(int(value[0]))
+            for slot, value in actual.items()
+            if slot.set.startswith("svc_inside") and id_of(int(str(slot.key[0]))) in numbers
+        }
         seen: dict[int, set[Target]] = defaultdict(set)
         for slot, value in actual.items():
             if slot.set in ("eps4", "eps6") and isinstance(slot.key[0], int) and id_of(slot.key[0]) in numbers:

@@ -26,8 +26,13 @@ class Trace:
     mark: int = 0
 
 
-def trace(elements: Elements, address: str, protocol: str, port: int, node_addresses: Collection[str] = ()) -> Trace:
-    """The fate of a new connection to `address`:`port`. Raises KeyError if a slot the rules may draw is not there."""
+def trace(
+    elements: Elements, address: str, protocol: str, port: int, node_addresses: Collection[str] = (), inside: bool = False
+) -> Trace:
+    """The fate of a new connection to `address`:`port`, begun by this node or a pod of it if `inside`.
+
+    Raises KeyError if a slot the rules may draw is not there.
+    """
     family = family_of(address)
     mark = _mark(elements, Slot(f"svc{family}", (address, protocol, port)))
     if not mark:
@@ -35,6 +40,8 @@ def trace(elements: Elements, address: str, protocol: str, port: int, node_addre
             return Trace("reject")
         if address in node_addresses and not _excluded(address):
             mark = _mark(elements, Slot(f"svc_nodeport{family}", (protocol, port)))
+    if inside:
+        mark = _mark(elements, Slot(f"svc_inside{family}", (mark,))) or mark
     return _picked(elements, family, mark) if mark else Trace("pass")
 
 

@@ -359,13 +359,33 @@ def test_external_and_load_balancer_addresses_lead_to_the_same_endpoints(lab: La
     assert [ask(lab.client, ip)[0] for ip in ("203.0.113.7", "203.0.113.8", "2001:db8:9::8")] == ["pod3"] * 3
 
 
-def test_policy_local_drops_what_only_other_nodes_could_serve(lab: Lab, node: Node) -> None:
-    node.put(service(external_policy_local=True), *slices([1], where="elsewhere"))
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_policy_local_is_for_clients_outside(lab: Lab, node: Node, family: int, kind: int) -> None:
+    """What only other nodes could serve is dropped for them; pods and the node itself are sent there."""
+    outer = {4: "203.0.113.8", 6: "2001:db8:9::8"}
+    local = service(external_policy_local=True, internal_policy_local=True, load_balancer_ips=tuple(outer.values()))
+    node.put(local, *slices(addresses=[REMOTE], where="elsewhere"))
+    for address, port in ((NODE[family], NODE_PORT), (outer[family], 80)):
+        with pytest.raises(TimeoutError):
+            ask(lab.client, address, port, kind, timeout=0.3)
+        assert ask(lab.pods[0], address, port, kind) == ("outside-up1", pod_ip(0, family))
+        assert ask(lab.node, NODE[family], NODE_PORT, kind)[0] == "outside-up1"
     with pytest.raises(TimeoutError):
-        ask(lab.client, NODE[4], NODE_PORT, timeout=0.3)
-    assert ask(lab.pods[0], VIP[4])[0] == "pod1"
+        ask(lab.pods[0], VIP[family], kind=kind, timeout=0.3)
+    assert not leaks(node)
     node.put(*slices([1]))
-    assert ask(lab.client, NODE[4], NODE_PORT) == ("pod1", CLIENT[4])
+    assert ask(lab.client, NODE[family], NODE_PORT, kind) == ("pod1", CLIENT[family])
+    node.put(*slices())
+    for path in (lab.client, lab.pods[0], lab.node):
+        with pytest.raises((ConnectionRefusedError, PermissionError)):
+            ask(path, NODE[family], NODE_PORT, kind)
+
+
+def test_both_sides_of_policy_local_keep_their_clients(lab: Lab, node: Node) -> None:
+    node.put(service(external_policy_local=True, affinity_seconds=60), *slices([1, 2]))
+    for path in (lab.client, lab.pods[0], lab.node):
+        assert len(answers(10, lambda path=path: ask(path, NODE[4], NODE_PORT))) == 1
 
 
 @pytest.mark.parametrize("family", [4, 6])

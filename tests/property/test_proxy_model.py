@@ -19,6 +19,7 @@ from fairway_proxy.trace import Trace, trace
 
 NAMES = ("a", "b", "c")
 FRONTENDS = ("svc4", "svc6", "svc_nodeport4", "svc_nodeport6")
+INSIDE = ("svc_inside4", "svc_inside6")
 MARKED = ("eps4", "eps6", "eps_sticky4", "eps_sticky6", "svc_epid4", "svc_epid6", "svc_afftime")
 NODE = "192.0.2.1"
 PORTS = (
@@ -126,6 +127,7 @@ def check(world: World, elements: Elements) -> None:
         for address in vips(name):
             for port in PORTS:
                 found = trace(elements, address, port.protocol.lower(), port.port, {NODE})
+                assert found == trace(elements, address, port.protocol.lower(), port.port, {NODE}, inside=True)
                 owner = next((s for s in served if address in s.cluster_ips and port in s.ports), None)
                 if owner is None:
                     assert found.fate == ("reject" if address in active else "pass")
@@ -138,6 +140,8 @@ def check(world: World, elements: Elements) -> None:
             assert found.fate == "pass"
         else:
             assert agrees(found, expected(world, owner, port, "203.0.113.1", owner.external_policy_local))
+            inside = trace(elements, "203.0.113.1", port.protocol.lower(), port.port, inside=True)
+            assert agrees(inside, expected(world, owner, port, "203.0.113.1", local=False))
     outside = next(
         (s for s in served if PORTS[0] in s.ports and 4 in {family_of(ip) for ip in s.cluster_ips or ("1.1.1.1",)}), None
     )
@@ -147,6 +151,9 @@ def check(world: World, elements: Elements) -> None:
         if outside is None
         else agrees(found, expected(world, outside, PORTS[0], NODE, outside.external_policy_local))
     )
+    if outside is not None:
+        inside = trace(elements, NODE, "tcp", 30080, {NODE}, inside=True)
+        assert agrees(inside, expected(world, outside, PORTS[0], NODE, local=False))
 
 
 def check_nothing_left_over(elements: Elements) -> None:
@@ -178,9 +185,13 @@ def disturbs_traffic(delta: Delta[Slot, ElementValue], actual: Elements) -> set[
     """Changed elements that packets can meet: not those of a service that lost all its frontends to another one."""
     frontends = {slot for slot in actual if slot.set in FRONTENDS}
     live = {ct_mark_of(int(actual[slot][0])) for slot in frontends}
+    ways_in = [slot for slot in actual if slot.set in INSIDE and ct_mark_of(int(str(slot.key[0]))) in live]
+    live |= {ct_mark_of(int(actual[slot][0])) for slot in ways_in}
     changed = {*delta.add, *delta.change, *delta.delete}
     return {
-        slot for slot in changed if slot.set in FRONTENDS or (slot.set in MARKED and ct_mark_of(int(str(slot.key[0]))) in live)
+        slot
+        for slot in changed
+        if slot.set in FRONTENDS or (slot.set in (*MARKED, *INSIDE) and ct_mark_of(int(str(slot.key[0]))) in live)
     }
 
 

@@ -53,8 +53,8 @@ class Compiled:
     def elements(self) -> dict[Slot, ElementValue]:
         return {slot: value for elements in self.owners.values() for slot, value in elements.items()}
 
-    def trace(self, ip: str, port: int = 80, protocol: str = "tcp") -> Trace:
-        return trace(self.elements, ip, protocol, port, node_addresses={"192.0.2.1"})
+    def trace(self, ip: str, port: int = 80, protocol: str = "tcp", inside: bool = False) -> Trace:
+        return trace(self.elements, ip, protocol, port, {"192.0.2.1"}, inside)
 
 
 def test_a_virtual_address_leads_to_the_endpoints_and_nowhere_else() -> None:
@@ -115,12 +115,30 @@ def test_policy_local_uses_this_nodes_endpoints_or_drops() -> None:
     made = Compiled(service, SLICE)
     assert made.trace("203.0.113.1").shares == {("10.244.0.2", 8080): 1}
     assert made.trace("10.96.0.10").shares == BOTH
+    assert made.trace("203.0.113.1", inside=True).shares == BOTH
     made.put(replace(SLICE, endpoints=SLICE.endpoints[1:]))
     assert made.trace("203.0.113.1").fate == "drop"
+    assert made.trace("203.0.113.1", inside=True).shares == {("10.244.1.2", 8080): 1}
     made.put(replace(SLICE, endpoints=()))
-    assert made.trace("203.0.113.1").fate == "reject"
+    assert [made.trace("203.0.113.1", inside=inside).fate for inside in (False, True)] == ["reject", "reject"]
     made.put(replace(service, internal_policy_local=True), SLICE)
     assert made.trace("10.96.0.10").shares == {("10.244.0.2", 8080): 1}
+    assert made.trace("10.96.0.10", inside=True).shares == {("10.244.0.2", 8080): 1}, "internal Local holds for everybody"
+    assert made.trace("203.0.113.1", inside=True).shares == BOTH
+
+
+def test_numbers_of_both_sides_survive_a_restart_with_other_endpoints() -> None:
+    """Also that of the inner side, which no frontend carries if the virtual IP obeys policy Local too."""
+    both = replace(WEB, external_policy_local=True, internal_policy_local=True, external_ips=("203.0.113.1",))
+    first = Compiled(replace(WEB, meta=Meta("a", "shop"), cluster_ips=("10.96.0.9",)), both, SLICE)
+    again = ServiceCompiler("here", ())
+    again.learn(first.elements)
+    grown = replace(SLICE, endpoints=(*SLICE.endpoints, Endpoint(("10.244.0.7",), node_name="here")))
+    after, _ = first.world.apply([*changes(grown), Change(Key("Service", "shop", "a"), None)], 9)
+    elements = again.update(World(), after, frozenset(after.objects))[owner_of("shop", "web")]
+    for inside in (False, True):
+        old, new = (trace(found, "203.0.113.1", "tcp", 80, inside=inside) for found in (first.elements, elements))
+        assert id_of(old.mark) == id_of(new.mark) and len(new.shares) == len(old.shares) + 1
 
 
 def test_terminating_endpoints_serve_when_nothing_else_does() -> None:
