@@ -12,6 +12,7 @@ from fairway_core.clock import Clock
 from fairway_dns.batch import Batch, client_of
 from fairway_dns.books import Books
 from fairway_dns.counters import Counters
+from fairway_dns.direct import unwatch, watch
 from fairway_dns.fastcache import Entry, FastCache
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
@@ -80,7 +81,7 @@ class UdpServer:
 
     def start(self) -> None:
         """Begin to read."""
-        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        watch(asyncio.get_running_loop(), self._socket, self._readable)
 
     async def close(self, grace: float = 1.0) -> None:
         """Take no more datagrams, answer those that have arrived, wait `grace` seconds for upstreams, close."""
@@ -93,7 +94,7 @@ class UdpServer:
             if not self._burst():
                 break
             self._work(len(self._waiting))
-        asyncio.get_running_loop().remove_reader(self._socket)
+        unwatch(asyncio.get_running_loop(), self._socket)
         self._work(len(self._waiting))
         if self._total:
             self._idle.clear()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fairway_dns.config import Address
+from fairway_dns.direct import unwatch, watch
 from fairway_dns.question import Asked, Entropy, encode_query, in_mixed_case, question_of
 from fairway_dns.response import Response, matches, matches_but_case, parse_response
 from fairway_dns.stream import Stream
@@ -112,7 +113,7 @@ class _Channel:
         except OSError:
             self._socket.close()
             raise
-        loop.add_reader(self._socket, self._readable)
+        watch(loop, self._socket, self._readable)
 
     def send(self, attempt: Attempt, entropy: Entropy) -> None:
         """Send the attempt's question under a fresh id, at the end of the turn if there is one. Raises OSError."""
@@ -165,7 +166,7 @@ class _Channel:
             self.close()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket)
+        unwatch(self._loop, self._socket)
         self._socket.close()
 
     def _readable(self) -> None:

@@ -26,6 +26,7 @@ from fairway_dns.client import FeedClient
 from fairway_dns.complete import Completion
 from fairway_dns.config import Address, WorkerConfig, parse_address, parse_host, parse_stub
 from fairway_dns.counters import Counters
+from fairway_dns.direct import DirectLoop
 from fairway_dns.fixed import authorities_of, empty_zone, host_records
 from fairway_dns.forward import Forwarder, Routes
 from fairway_dns.identity import Identity
@@ -260,7 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = configure().getChild("dns")
     try:
         config = parse_arguments(sys.argv[1:] if argv is None else argv)
-        asyncio.run(_main(config, log))
+        with asyncio.Runner(loop_factory=DirectLoop) as runner:
+            runner.run(_main(config, log))
     except (UserError, ValueError) as error:
         log.error("%s", error)
         return 2

@@ -1,0 +1,150 @@
+"""An asyncio loop that handles datagrams as soon as epoll tells of them, before it turns to anything else.
+
+asyncio makes each event a handle, puts it in a queue, and comes to it in a second pass with a context of its own. For a datagram
+that is answered or passed on within microseconds this costs as much as the work itself. So descriptors that are watched here have
+their callbacks called from within `select`; all the loop's other work follows when the datagrams have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import select
+from collections.abc import Callable, Mapping
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
+from typing import Any, Final, Protocol
+
+AT_ONCE: Final = 64
+"""Events taken from one call of epoll_wait(2), at most; the rest is there at the next."""
+
+
+class Watched(Protocol):
+    """A socket, or whatever has a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+class DirectSelector(BaseSelector):
+    """epoll(7), level-triggered, for an asyncio loop. What a watched descriptor's callback raises goes to `failed`."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._keys: dict[int, SelectorKey] = {}
+        self._calls: dict[int, Callable[[], None]] = {}
+        self.failed: Callable[[Exception], None] = lambda _error: None
+
+    def watch(self, fd: int, call: Callable[[], None]) -> None:
+        """Have `call` called whenever the descriptor can be read. Raises OSError."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._calls[fd] = call
+
+    def unwatch(self, fd: int) -> None:
+        """No more calls; nothing if there are none. To be called before the descriptor is closed."""
+        if self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
+        """See `BaseSelector`."""
+        fd = _number(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"{fd} is registered")
+        self._epoll.register(fd, _mask(events))
+        made = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
+        return made
+
+    def unregister(self, fileobj: Any) -> SelectorKey:
+        """See `BaseSelector`."""
+        key = self._keys.pop(_number(fileobj))
+        try:
+            self._epoll.unregister(key.fd)
+        except OSError:
+            # Closed before it was unregistered: the kernel has forgotten it by itself.
+            pass
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
+        """See `BaseSelector`."""
+        fd = _number(fileobj)
+        key = self._keys[fd]
+        if key.events != events:
+            self._epoll.modify(fd, _mask(events))
+        made = self._keys[fd] = key._replace(events=events, data=data)
+        return made
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """See `BaseSelector`: the events of registered descriptors; watched ones have been attended to."""
+        # The kernel counts milliseconds; to round down would spin.
+        seconds = -1 if timeout is None else math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0
+        calls = self._calls
+        ready: list[tuple[SelectorKey, int]] = []
+        for fd, event in self._epoll.poll(seconds, AT_ONCE):
+            call = calls.get(fd)
+            if call is None:
+                self._note(ready, fd, event)
+                continue
+            try:
+                call()
+            except Exception as error:
+                self.failed(error)
+        return ready
+
+    def _note(self, ready: list[tuple[SelectorKey, int]], fd: int, event: int) -> None:
+        key = self._keys.get(fd)
+        if key is None:
+            return  # A callback before this one has closed it.
+        events = (EVENT_WRITE if event & ~select.EPOLLIN else 0) | (EVENT_READ if event & ~select.EPOLLOUT else 0)
+        ready.append((key, events & key.events))
+
+    def get_map(self) -> Mapping[Any, SelectorKey]:
+        """See `BaseSelector`; by descriptor."""
+        return self._keys
+
+    def get_key(self, fileobj: Any) -> SelectorKey:
+        """See `BaseSelector`."""
+        return self._keys[_number(fileobj)]
+
+    def close(self) -> None:
+        """See `BaseSelector`."""
+        self._epoll.close()
+        self._keys, self._calls = {}, {}
+
+
+class DirectLoop(asyncio.SelectorEventLoop):
+    """The loop of a worker: for `asyncio.Runner(loop_factory=DirectLoop)`."""
+
+    def __init__(self) -> None:
+        self.direct = DirectSelector()
+        super().__init__(self.direct)
+        self.direct.failed = self._failed
+
+    def _failed(self, error: Exception) -> None:
+        self.call_exception_handler({"message": "a datagram could not be handled", "exception": error})
+
+
+def watch(loop: asyncio.AbstractEventLoop, made: Watched, call: Callable[[], None]) -> None:
+    """Have `call` called whenever a socket can be read: at once on a `DirectLoop`, in the usual way on any other."""
+    if isinstance(loop, DirectLoop):
+        loop.direct.watch(made.fileno(), call)
+    else:
+        loop.add_reader(made.fileno(), call)
+
+
+def unwatch(loop: asyncio.AbstractEventLoop, made: Watched) -> None:
+    """The end of `watch`, before the socket is closed."""
+    if isinstance(loop, DirectLoop):
+        loop.direct.unwatch(made.fileno())
+    else:
+        loop.remove_reader(made.fileno())
+
+
+def _number(fileobj: Any) -> int:
+    fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+    if fd < 0:
+        raise ValueError(f"no descriptor: {fileobj!r}")
+    return fd
+
+
+def _mask(events: int) -> int:
+    if not events or events & ~(EVENT_READ | EVENT_WRITE):
+        raise ValueError(f"no events: {events!r}")
+    return (select.EPOLLIN if events & EVENT_READ else 0) | (select.EPOLLOUT if events & EVENT_WRITE else 0)
