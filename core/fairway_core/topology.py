@@ -8,8 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from fairway_core.endpoints import Backend, usable
+from fairway_core.model import Service
+
+
+class Way(Enum):
+    """Whom a way in leads to: every endpoint that suits the node, this node's alone, or this node's for clients outside and
+    every one for those inside (this node and its pods).
+    """
+
+    ALL = "all"
+    HERE = "here"
+    EDGE = "edge"
+
+
+def way_of(service: Service, address: str) -> Way:
+    """By its virtual IP the internal traffic policy counts; by any other address, or a node port (empty), the external one."""
+    if address in service.cluster_ips:
+        return Way.HERE if service.internal_policy_local else Way.ALL
+    return Way.EDGE if service.external_policy_local else Way.ALL
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from fairway_core.model import NetworkPolicy, Pod, Rule, Service
 from fairway_core.model.policy import INGRESS
 from fairway_core.world import World
 from fairway_policy.describe import describe_peer, describe_peers, describe_ports, service_word
-from fairway_policy.targets import Attempt, Place, attempts, place, service_port, source_of
+from fairway_policy.targets import Attempt, Place, attempts, nothing_offered, place, service_port, source_of
 from fairway_policy.verdict import End, Flow, Judgement, Side, judge, peer_matches, port_matches
 
 Answer = dict[str, Any]
@@ -31,9 +31,12 @@ def explain(world: World, source: str, destination: str, port: int | None = None
     there, for ambiguous ports, and for ends without a common family.
     """
     begin, goal = source_of(world, source), place(world, destination, port)
-    checks = [_check(world, begin, goal, attempt) for attempt in attempts(world, begin, goal, port, protocol)]
+    through = destination if isinstance(goal, Service) and "/" not in destination else ""
+    checks = [_check(world, begin, goal, attempt) for attempt in attempts(world, begin, goal, port, protocol, through)]
     allowed = bool(checks) and all(check["allowed"] for check in checks)
-    chosen = service_port(goal, port, protocol).port if isinstance(goal, Service) else port
+    found = service_port(goal, port, protocol) if isinstance(goal, Service) else None
+    chosen = found.port if found else port
+    lost = nothing_offered(world, begin, goal, found, through) if found and isinstance(goal, Service) and not checks else ""
     question = f"{_title(begin)} to {_title(goal)}, {service_word(protocol, chosen or 0)}"
     return {
         "allowed": allowed,
@@ -42,7 +45,7 @@ def explain(world: World, source: str, destination: str, port: int | None = None
         "protocol": protocol,
         "port": chosen,
         "checks": checks,
-        "lines": [f"{question}: {_summary(checks, goal)}", *_lines(checks)],
+        "lines": [f"{question}: {lost or _summary(checks, goal)}", *_lines(checks)],
     }
 
 

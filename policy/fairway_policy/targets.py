@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from fairway_core.endpoints import backends, usable
 from fairway_core.errors import UserError
 from fairway_core.model import Pod, Service, ServicePort
 from fairway_core.model.meta import FAMILIES, Family, family_of
 from fairway_core.world import SERVICE_IP, World
+from fairway_policy.offers import Door, offered
 
 Place = str | Pod | Service
 WITHOUT_PORTS = frozenset({"ICMP", "ICMPV6"})
@@ -85,14 +85,18 @@ def source_of(world: World, text: str) -> str | Pod:
     return found
 
 
-def attempts(world: World, source: str | Pod, destination: Place, port: int | None, protocol: str) -> list[Attempt]:
-    """Every connection the question stands for: one per family the ends share, per usable backend for a service. Empty for a
-    service without usable backends. Raises UserError if a needed port is missing or the ends share no family.
+def attempts(
+    world: World, source: str | Pod, destination: Place, port: int | None, protocol: str, through: str = ""
+) -> list[Attempt]:
+    """Every connection the question stands for: one per family the ends share; for a service one per backend that the source
+    may get through the address `through`, or the virtual IPs. Empty if there is none.
+
+    Raises UserError if a needed port is missing or the ends share no family.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol {protocol!r} is not one of {', '.join(sorted(PROTOCOLS))}")
     if isinstance(destination, Service):
-        return _to_service(world, source, destination, port, protocol)
+        return _to_service(world, source, destination, service_port(destination, port, protocol), through)
     if protocol in WITHOUT_PORTS:
         port = 0
     if port is None:
@@ -119,17 +123,24 @@ def service_port(service: Service, port: int | None, protocol: str) -> ServicePo
     raise UserError(f"{name} {asked}; it has {ports}")
 
 
-def _to_service(world: World, source: str | Pod, service: Service, port: int | None, protocol: str) -> list[Attempt]:
-    chosen = service_port(service, port, protocol)
-    slices = world.slices_of(service.meta.namespace, service.meta.name)
+def _to_service(world: World, source: str | Pod, service: Service, port: ServicePort, through: str) -> list[Attempt]:
     found = []
-    for family in _families(service):
+    for family in _families(service, through):
         own = next((ip for ip in addresses(source) if family_of(ip) == family), None)
         if own is not None:
-            found += [Attempt(own, b.ip, protocol, b.port) for b in usable(backends(slices, chosen, family))]
+            chosen = offered(world, source, Door(service, port, family, through)).backends
+            found += [Attempt(own, backend.ip, port.protocol, backend.port) for backend in chosen]
     return found
 
 
-def _families(service: Service) -> list[Family]:
+def nothing_offered(world: World, source: str | Pod, service: Service, port: ServicePort, through: str = "") -> str:
+    """Why there are no attempts, in words; empty for want of any backend."""
+    doors = [Door(service, port, family, through) for family in _families(service, through)]
+    return next((reason for door in doors if (reason := offered(world, source, door).reason)), "")
+
+
+def _families(service: Service, through: str) -> list[Family]:
+    if through:
+        return [family_of(through)]
     served = {family_of(ip) for ip in service.cluster_ips}
     return [family for family in FAMILIES if family in served or not served]

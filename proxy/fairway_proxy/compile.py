@@ -7,7 +7,7 @@ what hairpin and affinity need, so a change of one service or one endpoint is co
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from fairway_core.delta import Owner
@@ -15,11 +15,11 @@ from fairway_core.endpoints import Backend, backends, usable
 from fairway_core.keys import Key
 from fairway_core.model import EndpointSlice, Service, ServicePort
 from fairway_core.model.meta import FAMILIES, Family, family_of
-from fairway_core.topology import Location, chosen
+from fairway_core.topology import Location, Way, chosen, way_of
 from fairway_core.world import KIND, World
 from fairway_kernel.conntrack import Match
 from fairway_kernel.nft.objects import Elements, ElementValue, Layout, Range, Slot
-from fairway_proxy.ids import PortIds, PortKey, Way
+from fairway_proxy.ids import PortIds, PortKey
 from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
 from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
 from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count, targets_of
@@ -206,18 +206,16 @@ def is_balanced(service: Service) -> bool:
 def frontends_of(service: Service, port: ServicePort) -> Iterator[Frontend]:
     """Everything that leads to one port of a service."""
     protocol = port.protocol.lower()
-    external = Way.EDGE if service.external_policy_local else Way.ALL
 
-    def at(ip: str, way: Way) -> Frontend:
+    def at(ip: str, guarded: bool = False) -> Frontend:
         family = family_of(ip)
-        return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), way)
+        return Frontend(family, Slot(f"svc{family}", (ip, protocol, port.port)), way_of(service, ip), guarded)
 
-    yield from (at(ip, Way.HERE if service.internal_policy_local else Way.ALL) for ip in service.cluster_ips)
-    yield from (at(ip, external) for ip in service.external_ips)
-    yield from (replace(at(ip, external), guarded=bool(service.source_ranges)) for ip in service.load_balancer_ips)
+    yield from (at(ip) for ip in (*service.cluster_ips, *service.external_ips))
+    yield from (at(ip, bool(service.source_ranges)) for ip in service.load_balancer_ips)
     if port.node_port:
         for family in sorted({family_of(ip) for ip in service.cluster_ips}) or FAMILIES:
-            yield Frontend(family, Slot(f"svc_nodeport{family}", (protocol, port.node_port)), external)
+            yield Frontend(family, Slot(f"svc_nodeport{family}", (protocol, port.node_port)), way_of(service, ""))
 
 
 def _inside_slot(family: Family, outside: int) -> Slot:

@@ -5,21 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 from fairway_core.errors import ExhaustedError
+from fairway_core.topology import Way
 from fairway_kernel.nft.objects import Slot
 from fairway_proxy.marks import MAX_ID
-
-
-class Way(Enum):
-    """Whom a way in leads to: every endpoint that suits the node, this node's alone, or this node's for clients outside and
-    every one for those inside (this node and its pods).
-    """
-
-    ALL = "all"
-    HERE = "here"
-    EDGE = "edge"
 
 
 @dataclass(frozen=True, slots=True)
