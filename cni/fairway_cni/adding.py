@@ -31,6 +31,9 @@ from fairway_core.errors import ConflictError, KernelError, StoreUnavailable
 from fairway_core.keys import Key
 from fairway_core.model import Attachment, Meta
 
+NAME = 253
+"""Octets of an object's name (RFC 1123, as Kubernetes takes it)."""
+
 
 class Adder:
     """Carries ADDs out. The caller holds the lock of the attachment."""
@@ -182,7 +185,7 @@ def _refuse_impossible(wanted: Wanted) -> None:
 def _planned(request: Request, who: Identity, target: Target, claim: Claim, boot_id: str) -> Attachment:
     wanted, args = _wanted(request), request.args
     namespace = args.namespace or wanted.namespace
-    pod = args.name or plan.dns_safe(who.container_id)
+    pod = args.name or plan.dns_safe(who.container_id)[:NAME].strip("-")
     return Attachment(
         meta=Meta(who.object_name),
         network=who.network,

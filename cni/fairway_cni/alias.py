@@ -1,7 +1,7 @@
 """What a link on the node says about its container, so that the kernel alone can tell whose it is. Pure.
 
 Form: `fairway network=N pod=NAMESPACE/NAME id=CONTAINER`, then ` masquerade=no` and ` completion=no` where that holds. The
-kernel keeps 255 octets (IFALIASZ is 256); what is longer is cut, and then says nothing any more.
+kernel takes 254 octets and the zero after them (IFALIASZ); what is longer is cut, and then says nothing any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fairway_core.model import Attachment
 
-SIZE = 255
+SIZE = 254
 _FORM = re.compile(
     r"fairway network=(?P<network>\S+) pod=(?P<namespace>[^\s/]+)/(?P<name>[^\s/]+) id=(?P<id>\S+)"
     r"(?P<masquerade> masquerade=no)?(?P<completion> completion=no)?\Z"

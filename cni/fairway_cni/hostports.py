@@ -6,10 +6,10 @@ Source: CNI CONVENTIONS "portMappings"; the behaviour of the reference plugin po
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
 
 from fairway_cni import faults
 from fairway_cni.faults import CniError
+from fairway_core.cidrs import never_given
 from fairway_core.model import Attachment, HostPort, family_of
 from fairway_core.model.meta import FAMILIES, Family
 from fairway_kernel.nft.objects import Chain, Elements, ElementValue, Layout, SetDecl, Slot
@@ -104,7 +104,7 @@ def _post(pod_cidrs: Sequence[str]) -> Iterator[str]:
     yield "ct status & dnat == 0 return"
     for family, ip in _IP.items():
         cidrs = [cidr for cidr in pod_cidrs if family_of(cidr) == family]
-        how = f"snat {ip} to {ip_network(cidrs[0])[1]}" if cidrs else "masquerade"
+        how = f"snat {ip} to {never_given(cidrs[0])}" if cidrs else "masquerade"
         yield f"{ip} saddr . {ip} daddr @hostport_self{family} {how} fully-random"
         if family == 4:
             # Masquerade, because the answer must come to an address that the node itself has.

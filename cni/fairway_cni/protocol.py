@@ -172,6 +172,9 @@ def _check_environment(env: dict[str, str], command: str) -> None:
         raise CniError(
             faults.ENVIRONMENT, f"CNI_IFNAME: {ifname!r} is not an interface name", "1-15 characters without / : space"
         )
+    if command == "ADD" and (ifname in ("all", "default") or "%" in ifname):
+        # Directories of kernel settings, and a pattern that the kernel fills in.
+        raise CniError(faults.ENVIRONMENT, f"CNI_IFNAME: {ifname!r} means something else to the kernel")
 
 
 def _prev_result(document: dict[str, Any], command: str) -> dict[str, Any] | None:

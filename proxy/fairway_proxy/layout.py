@@ -7,8 +7,8 @@ verdict element makes the kernel check all of them again. DESIGN.md follows a pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_network
 
+from fairway_core.cidrs import never_given
 from fairway_core.model.meta import FAMILIES, Family, family_of
 from fairway_kernel.nft.objects import Chain, Layout, SetDecl
 from fairway_proxy.marks import AFFINITY_BIT, CLASS_MASK, CT_MASK, DROP, REJECT
@@ -93,7 +93,7 @@ def _hairpin(family: Family, cidrs: Sequence[str]) -> str:
     link-local one over IPv6 a pod would choose another source.
     """
     ip = _IP[family]
-    how = f"snat {ip} to {ip_network(cidrs[0])[1]}" if cidrs else "masquerade"
+    how = f"snat {ip} to {never_given(cidrs[0])}" if cidrs else "masquerade"
     return f"{ip} saddr . {ip} daddr @svc_hairpin{family} {how} fully-random"
 
 
