@@ -65,12 +65,14 @@ from fairway_kernel.link.monitor import LinkMonitor
 from fairway_kernel.nft.counters import CounterReader
 from fairway_kernel.nft.libnft import LibnftablesRunner
 from fairway_kernel.nft.monitor import NftMonitor
+from fairway_kernel.sole import claim
 from fairway_kernel.sysctl import Sysctls
 from fairway_policy.compiler import PolicyCompiler
 from fairway_proxy.compile import ServiceCompiler
 from fairway_store.api import Store
 from fairway_store.open import ClusterOptions, open_store, open_writer
 
+SOLE = "fairway-agent"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -91,6 +93,8 @@ class Agent:
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until cancelled; `on_ready` is called once the first state is live and the sockets listen."""
         async with AsyncExitStack() as stack:
+            # Two that know nothing of each other would take each other's rules and links away.
+            stack.callback((await asyncio.to_thread(claim, SOLE)).close)
             self._make_directories()
             given_dns = tuple(self._config.dns.listen)
             store = await self._open_store()

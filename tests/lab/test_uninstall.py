@@ -47,7 +47,7 @@ def surroundings(lab: Lab) -> dict[str, Any]:
         "tables": "nft list ruleset",
     }
     found = {name: system.on_node(lab, "bash", "-c", f"{command} || true") for name, command in commands.items()}
-    return {name: re.sub(r"qlen \d+|valid_lft.*|state \w+|<[^>]*>", "", text) for name, text in found.items()}
+    return {name: re.sub(r"qlen \d+|valid_lft.*|state \w+|<[^>]*>| tentative", "", text) for name, text in found.items()}
 
 
 def ours(lab: Lab) -> list[str]:
