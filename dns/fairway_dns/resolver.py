@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from fairway_dns.answer import EDE_NOT_AUTHORITATIVE, EDE_OTHER, Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
@@ -29,17 +29,43 @@ STALE_AFTER = 1.8
 """Seconds a client waits for the upstreams before it gets an expired answer, if there is one (RFC 8767, 5)."""
 
 
-@dataclass(slots=True)
-class Later:
-    """A reply that must be fetched: `start` begins, and calls what it is given once, with the reply."""
+T = TypeVar("T")
 
-    start: Callable[[Callable[[bytes], None]], None]
+
+class Later:
+    """A reply that must be fetched, for one `query` from `asker`. Either `start` or `drop` is called, once."""
+
+    __slots__ = ("asked", "asker", "elsewhere", "query", "resolver", "take", "tcp", "ticket", "timer")
+
+    def __init__(self, resolver: Resolver, query: Query, elsewhere: Elsewhere, asked: Asked, asker: Asker, tcp: bool) -> None:
+        self.resolver, self.query, self.elsewhere, self.asked = resolver, query, elsewhere, asked
+        self.asker, self.tcp = asker, tcp
+        self.take: Callable[[bytes, Any], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def start(self, take: Callable[[bytes, T], None], ticket: T) -> None:
+        """Ask for it. `take` is called once, perhaps at once, with the reply and with `ticket`."""
+        self.take, self.ticket = take, ticket
+        self.resolver.fetch(self)
+
+    def drop(self) -> None:
+        """Nobody can wait for it."""
+        self.resolver.count(self.query, self.tcp)
+
+    def arrived(self, response: Response) -> None:
+        """The upstreams' answer, or that they have none."""
+        self.resolver.arrived(self, response)
 
     async def __call__(self) -> bytes:
-        """Fetch and wait."""
+        """Start and wait."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.start(lambda reply: None if future.done() else future.set_result(reply))
+        self.start(_resolve, future)
         return await future
+
+
+def _resolve(reply: bytes, future: asyncio.Future[bytes]) -> None:
+    if not future.done():
+        future.set_result(reply)
 
 
 class Resolver:
@@ -79,19 +105,25 @@ class Resolver:
         if query is None:
             self._counters.add("dropped")
             return None
-        self._counters.query(query.qtype, "tcp" if tcp else "udp")
         self._turn += 1
         asker = self._table.views.asker(client)
         found = self._local(query, asker)
-        if isinstance(found, Tail):
-            reply = self._finish(query, found, tcp, asker, "local")
-            if self._prepared is not None and not tcp and cacheable(data, query):
-                self._teach(self._prepared, asker, data, query, found, reply)
-            return reply
-        elsewhere = found
-        return Later(
-            lambda done: self._fetch(query, elsewhere, lambda tail: done(self._finish(query, tail, tcp, asker, "forwarded")))
-        )
+        if isinstance(found, Elsewhere):
+            asked = Asked(found.name, query.qtype, query.dnssec, query.checking_disabled)
+            tail = self._remembered(query, found, asked)
+            if tail is None:
+                return Later(self, query, found, asked, asker, tcp)
+            found = tail
+        self.count(query, tcp)
+        reply = self._render(query, found, tcp)
+        self._count_reply(query, found, tcp, asker, "local")
+        if self._prepared is not None and not tcp and cacheable(data, query):
+            self._teach(self._prepared, asker, data, query, found, reply)
+        return reply
+
+    def count(self, query: Query, tcp: bool) -> None:
+        """A query came in."""
+        self._counters.query(query.qtype, "tcp" if tcp else "udp")
 
     def _teach(self, prepared: Prepared, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
         """Let the fast path have what would be the answer to the same octets next time."""
@@ -149,60 +181,64 @@ class Resolver:
         except Exception as error:
             # The edge of the process: whatever is wrong with one name, its client gets an answer.
             return self._broken(query, error)
-        if isinstance(found, Tail):
-            return found
-        if not query.recursion and not found.chain:
+        return found
+
+    def _remembered(self, query: Query, elsewhere: Elsewhere, asked: Asked) -> Tail | None:
+        """What is known without asking an upstream."""
+        if not query.recursion and not elsewhere.chain:
             # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
             # spirit).
             return failure(REFUSED, EDE_NOT_AUTHORITATIVE, "recursion was not asked for")
-        kept = self._cache.get(_asked(query, found), self._forwarder.apex(found.name))
+        kept = self._kept = self._cache.get(asked, self._forwarder.apex(elsewhere.name))
         if kept is None:
-            return found
+            return None
         self._counters.add("cache_hits")
-        self._kept = kept
-        return self._join(query, found, kept.tail)
+        return self._join(query, elsewhere, kept.tail)
 
-    def _fetch(self, query: Query, elsewhere: Elsewhere, done: Callable[[Tail], None]) -> None:
-        """Ask the upstreams, and call `done` once: with their answer, or an expired one if they fail or take too long."""
-        asked = _asked(query, elsewhere)
+    def fetch(self, later: Later) -> None:
+        """Ask the upstreams for it. It gets their answer, or an expired one if they fail or take too long."""
+        query = later.query
+        if query.qtype == HINFO and self._forwarder.returned(later.asked):
+            self._give(later, failure(SERVFAIL, EDE_OTHER))
+        else:
+            self._forwarder.ask(later.asked, later.arrived)
+        # The question has left; all that follows has the time that the server takes.
+        self.count(query, later.tcp)
         self._counters.add("forwarded")
-        if query.qtype == HINFO and self._forwarder.returned(asked):
-            done(failure(SERVFAIL, EDE_OTHER))
+        if later.take is not None and self._cache.get_stale(later.asked) is not None:
+            later.timer = asyncio.get_running_loop().call_later(STALE_AFTER, self._give_old, later)
+
+    def arrived(self, later: Later, response: Response) -> None:
+        """What came of `fetch`."""
+        if response.tail.rcode not in (NOERROR, NXDOMAIN) and self._give_old(later):
             return
-        old = self._cache.get_stale(asked)
-        if old is None:
-            self._forwarder.ask(asked, lambda response: self._fetched(query, elsewhere, asked, response, done))
-            return
-        waiting = [done]
-
-        def give(tail: Tail) -> None:
-            timer.cancel()
-            if waiting:
-                waiting.pop()(tail)
-
-        def give_old() -> None:
-            self._counters.add("stale")
-            self._cache.hold_stale(asked)
-            give(self._join(query, elsewhere, old))
-
-        def arrived(response: Response) -> None:
-            if response.tail.rcode in (NOERROR, NXDOMAIN):
-                self._fetched(query, elsewhere, asked, response, give)
-            elif waiting:
-                give_old()
-
-        timer = asyncio.get_running_loop().call_later(STALE_AFTER, give_old)
-        self._forwarder.ask(asked, arrived)
-
-    def _fetched(
-        self, query: Query, elsewhere: Elsewhere, asked: Asked, response: Response, done: Callable[[Tail], None]
-    ) -> None:
         # The client's reply leaves first: what is kept for others can wait.
-        done(self._join(query, elsewhere, response.tail))
+        self._give(later, self._join(later.query, later.elsewhere, response.tail))
         try:
-            self._cache.put(asked, response)
+            self._cache.put(later.asked, response)
         except Exception as error:
-            self._broken(query, error)
+            self._broken(later.query, error)
+
+    def _give_old(self, later: Later) -> bool:
+        """Whether an expired answer is good enough, or was."""
+        old = self._cache.get_stale(later.asked)
+        if old is None:
+            return False
+        if later.take is not None:
+            self._counters.add("stale")
+            self._cache.hold_stale(later.asked)
+            self._give(later, self._join(later.query, later.elsewhere, old))
+        return True
+
+    def _give(self, later: Later, tail: Tail) -> None:
+        """The reply leaves, if none has."""
+        take, later.take = later.take, None
+        if take is None:
+            return
+        take(self._render(later.query, tail, later.tcp), later.ticket)
+        if later.timer is not None:
+            later.timer.cancel()
+        self._count_reply(later.query, tail, later.tcp, later.asker, "forwarded")
 
     def _join(self, query: Query, elsewhere: Elsewhere, tail: Tail) -> Tail:
         if not elsewhere.chain:
@@ -219,11 +255,9 @@ class Resolver:
         self._log.error("no answer for %r type %d: %s", query.name, query.qtype, error, exc_info=error)
         return failure(SERVFAIL, EDE_OTHER, "a fault of this server, which its log describes")
 
-    def _finish(self, query: Query, tail: Tail, tcp: bool, asker: Asker, path: str) -> bytes:
-        transport = "tcp" if tcp else "udp"
-        self._counters.reply(self._kinds.of(query.name), query.qtype, tail.rcode, transport, path, self._view(asker))
+    def _render(self, query: Query, tail: Tail, tcp: bool) -> bytes:
         return render(query, tail, tcp, self._identity.options(query, tcp) if query.wants else b"")
 
-
-def _asked(query: Query, elsewhere: Elsewhere) -> Asked:
-    return Asked(elsewhere.name, query.qtype, query.dnssec, query.checking_disabled)
+    def _count_reply(self, query: Query, tail: Tail, tcp: bool, asker: Asker, path: str) -> None:
+        transport = "tcp" if tcp else "udp"
+        self._counters.reply(self._kinds.of(query.name), query.qtype, tail.rcode, transport, path, self._view(asker))

@@ -113,9 +113,13 @@ class UdpServer:
     def _burst(self) -> int:
         """Handle one batch; how many datagrams it had."""
         datagrams = self._received()
-        if not datagrams:
-            return 0
-        now = self._clock.monotonic()
+        if len(datagrams) == 1 and not self._waiting:
+            self._single(datagrams[0], self._clock.monotonic())
+        elif datagrams:
+            self._many(datagrams, self._clock.monotonic())
+        return len(datagrams)
+
+    def _many(self, datagrams: list[bytes], now: float) -> None:
         pieces: list[bytes] = []
         lengths: list[int] = []
         slots: list[int] = []
@@ -144,7 +148,21 @@ class UdpServer:
                 self._log.batch(pieces, lambda place: client_of(self._batch.sender(slots[place])), took)
         if missed:
             self._enqueue(missed, datagrams, now)
-        return len(datagrams)
+
+    def _single(self, data: bytes, now: float) -> None:
+        """A datagram that came alone: the same as for a batch, without what brings many together."""
+        sender = self._batch.sender(0)
+        asker = self._prepared.views.asker(client_of(sender))
+        reply = self._prepared.find(asker, data, now)
+        if reply is None:
+            if data or self._limiter is None:
+                self._answer(data, sender, now)
+            return
+        self._send(data[:2] + reply, sender)
+        took = self._clock.monotonic() - now
+        self._timings.fast.observe(took)
+        if self._log is not None:
+            self._log.batch((data[:2], reply), lambda _place: client_of(sender), took)
 
     def _first_look(self, datagrams: list[bytes]) -> list[Entry | None]:
         """The prepared reply to each datagram, if it is among those most in use for its sender."""
@@ -203,45 +221,44 @@ class UdpServer:
 
     def _work(self, most: int) -> None:
         """Answer up to `most` of the queries that wait; what leaves, leaves together."""
-        if most > 1 and len(self._waiting) > 1:
-            with self._turn:
-                self._answer(most)
-        else:
-            self._answer(most)
+        with self._turn:
+            for _ in range(min(most, len(self._waiting))):
+                self._answer(*self._waiting.popleft())
 
-    def _answer(self, most: int) -> None:
-        for _ in range(min(most, len(self._waiting))):
-            data, sender, since = self._waiting.popleft()
-            reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
-            if isinstance(reply, bytes):
-                self._send(reply, sender)
-                took = self._clock.monotonic() - since
-                self._books.answered(reply, client_of(sender), took, forwarded=False, transport="udp")
-            elif reply is not None:
-                self._later(reply, sender, since)
+    def _answer(self, data: bytes, sender: bytes, since: float) -> None:
+        reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
+        if isinstance(reply, bytes):
+            self._send(reply, sender)
+            took = self._clock.monotonic() - since
+            self._books.answered(reply, client_of(sender), took, forwarded=False, transport="udp")
+        elif reply is not None:
+            self._later(reply, sender, since)
 
     def _later(self, reply: Later, sender: bytes, since: float) -> None:
         host = client_of(sender)
         waiting = self._pending.get(host, 0)
         if self._total >= self._limits.pending or waiting >= self._limits.per_client:
             self._counters.add("overload")
+            reply.drop()
             return
         self._pending[host] = waiting + 1
         self._total += 1
+        reply.start(self._fetched, (sender, since))
 
-        def finish(octets: bytes) -> None:
-            self._total -= 1
-            left = self._pending[host] - 1
-            if left:
-                self._pending[host] = left
-            else:
-                del self._pending[host]
-            self._send(octets, sender)
-            self._books.answered(octets, host, self._clock.monotonic() - since, forwarded=True, transport="udp")
-            if not self._total:
-                self._idle.set()
-
-        reply.start(finish)
+    def _fetched(self, reply: bytes, ticket: tuple[bytes, float]) -> None:
+        """A reply has come for a sender whose query was read at that time."""
+        sender, since = ticket
+        self._send(reply, sender)
+        host = client_of(sender)
+        self._total -= 1
+        left = self._pending[host] - 1
+        if left:
+            self._pending[host] = left
+        else:
+            del self._pending[host]
+        self._books.answered(reply, host, self._clock.monotonic() - since, forwarded=True, transport="udp")
+        if not self._total:
+            self._idle.set()
 
     def _send(self, reply: bytes, sender: bytes) -> None:
         if self._turn.open:
