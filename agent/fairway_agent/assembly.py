@@ -39,6 +39,7 @@ from fairway_agent.reconcile import Reconciler
 from fairway_agent.reports import Reports
 from fairway_agent.resolving import Resolving
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
+from fairway_agent.starting import WAITING, EarlyServer, Starting
 from fairway_agent.status import Status
 from fairway_agent.worker_config import RESOLV_CONF, worker_config
 from fairway_cni.attach import Attacher
@@ -95,12 +96,8 @@ class Agent:
         async with AsyncExitStack() as stack:
             # Two that know nothing of each other would take each other's rules and links away.
             stack.callback((await asyncio.to_thread(claim, SOLE)).close)
-            self._make_directories()
             given_dns = tuple(self._config.dns.listen)
-            store = await self._open_store()
-            stack.push_async_callback(store.close)
-            if self._clustered:
-                self._config = await learn(self._config, store, self._log.getChild("cluster"))
+            store, early = await self._begin(stack)
             links = KernelLinks()
             stack.callback(links.close)
             conntrack = Conntrack()
@@ -160,6 +157,7 @@ class Agent:
                     Resolving(self._worker_config(), feed, lambda: reconciler.world), DnsTop(feed, self._clock)
                 )
                 cni = CniHandler(attacher, self._log.getChild("cni"))
+                await early.close()
                 await self._serve(stack, reconciler, objects, cni, names_asked)
                 on_ready()
 
@@ -171,6 +169,35 @@ class Agent:
     def _scoped(self) -> bool:
         """Whether names are hidden from anybody."""
         return self._config.dns.visibility != ALL
+
+    async def _begin(self, stack: AsyncExitStack) -> tuple[Store, EarlyServer]:
+        """The store, and the configuration as the cluster completes it. Until the server is closed it says what is waited for."""
+        self._make_directories()
+        state = Starting(self._config.node.name, version("fairway"), self._problems)
+        early = EarlyServer(state, self._metrics, self._log.getChild("api"))
+        stack.push_async_callback(early.close)
+        if self._clustered:
+            await early.open(self._config.paths.socket, self._config.metrics.listen)
+        store = await self._open_store()
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(self._reports.close)
+        if self._clustered:
+            await self._learn(store)
+        return store, early
+
+    async def _learn(self, store: Store) -> None:
+        def say(text: str) -> None:
+            if text:
+                self._problems.report(WAITING, text)
+            else:
+                self._problems.clear(WAITING)
+
+        telling = asyncio.create_task(self._reports.while_waiting(store, WAITING))
+        try:
+            self._config = await learn(self._config, store, self._log.getChild("cluster"), say)
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
 
     async def _open_store(self) -> Store:
         given = self._config.store

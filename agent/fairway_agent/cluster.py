@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fairway_agent.config import Config
 from fairway_core.codec import decode
 from fairway_core.errors import UserError
 from fairway_core.keys import Key
 from fairway_core.model import Node, Object, Service
-from fairway_store.api import Store
+from fairway_store.api import Expired, Store
+
+Say = Callable[[str], None]
+"""Told what is waited for; empty when the wait is over."""
 
 DNS_SERVICE = Key("Service", "kube-system", "kube-dns")
 """The name kubeadm and its kin give the cluster's DNS service, whatever serves it."""
 
 
-async def learn(config: Config, store: Store, log: logging.Logger) -> Config:
+async def learn(config: Config, store: Store, log: logging.Logger, say: Say) -> Config:
     """The configuration, completed from the API server.
 
     Waits until the node's own Node object has podCIDRs, if the configuration gives none: without them no container can be
-    attached. The cluster DNS address is added to those our workers answer on.
+    attached. `say` hears of it. The cluster DNS address is added to those our workers answer on.
     """
     cidrs = list(config.node.podCIDRs)
     if "podCIDRs" not in config.node.model_fields_set:
-        cidrs = list(await _pod_cidrs(Key("Node", "", config.node.name), store, log))
+        cidrs = list(await _pod_cidrs(Key("Node", "", config.node.name), store, say))
     service = await _object(DNS_SERVICE, store)
     extra = service.cluster_ips if isinstance(service, Service) else ()
     listen = list(dict.fromkeys([*config.dns.listen, *extra]))
@@ -33,17 +36,27 @@ async def learn(config: Config, store: Store, log: logging.Logger) -> Config:
     return config.model_copy(update={"node": node, "dns": config.dns.model_copy(update={"listen": listen})})
 
 
-async def _pod_cidrs(key: Key, store: Store, log: logging.Logger) -> Sequence[str]:
-    revision = (await store.list("Node")).revision
+async def _pod_cidrs(key: Key, store: Store, say: Say) -> Sequence[str]:
+    while True:
+        revision = (await store.list("Node")).revision
+        try:
+            if cidrs := await _given(key, store, say):
+                return cidrs
+            async for _event in store.watch(revision):
+                if cidrs := await _given(key, store, say):
+                    return cidrs
+        except Expired:
+            continue
+
+
+async def _given(key: Key, store: Store, say: Say) -> Sequence[str]:
     node = await _object(key, store)
-    if isinstance(node, Node) and node.pod_cidrs:
-        return node.pod_cidrs
-    log.warning("waiting for %s to have spec.podCIDRs (is node.name right, are addresses allocated to nodes?)", key)
-    async for _event in store.watch(revision):
-        node = await _object(key, store)
-        if isinstance(node, Node) and node.pod_cidrs:
-            return node.pod_cidrs
-    raise UserError(f"{key} has no spec.podCIDRs, and none are configured")
+    if node is None:
+        say(f"waiting for {key}, which the API server does not have: is node.name right?")
+        return ()
+    cidrs = node.pod_cidrs if isinstance(node, Node) else ()
+    say("" if cidrs else f"waiting for {key} to have spec.podCIDRs: are addresses allocated to nodes?")
+    return cidrs
 
 
 async def _object(key: Key, store: Store) -> Object | None:

@@ -18,7 +18,7 @@ from fairway_store.kubernetes.faults import ApiFault, Denied
 from fairway_store.kubernetes.timing import Backoff, Timing
 from fairway_store.kubernetes.writer import ClusterWriter
 
-UP, DOWN = "FairwayIsUp", "FairwayIsDown"
+UP, DOWN, WAITING = "FairwayIsUp", "FairwayIsDown", "FairwayIsWaiting"
 GRACE_SECONDS = 30.0
 """How long the node may be unwell before pods are kept away: a repair or a restart takes less."""
 TICK_SECONDS = 1.0
@@ -51,6 +51,14 @@ class Judge:
         if now - self._unwell_since < self._grace:
             return None
         return Condition(True, DOWN, "; ".join(reasons))
+
+
+class StartJudge(Judge):
+    """Before the agent is at work there is no good news: only what the start waits for, and that at once."""
+
+    def judge(self, reasons: Sequence[str], now: float) -> Condition | None:
+        """See `Judge.judge`. None if nothing is waited for."""
+        return Condition(True, WAITING, "; ".join(reasons)) if reasons else None
 
 
 class Dispute:

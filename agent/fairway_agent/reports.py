@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from fairway_agent.anomalies import PodAnomalies
-from fairway_agent.condition import ConditionKeeper, Seen
+from fairway_agent.condition import ConditionKeeper, Judge, Seen, StartJudge
 from fairway_agent.events import EventSender
 from fairway_agent.gaps import Gaps
 from fairway_agent.metrics import Metrics
@@ -62,6 +62,24 @@ class Reports:
         self._sender = EventSender(writer, self._node, self._problem, self._clock, self._log)
         self._tell = self._sender.tell
 
+    async def while_waiting(self, store: Store, problem: str) -> None:
+        """Until cancelled: the condition says what a start waits for, which is the open problem `problem`, if it is."""
+        if self._writer is not None:
+            keeper = self._keeper(store, self._writer, lambda: list(filter(None, [self._problems.text(problem)])), StartJudge())
+            await self._guarded(keeper.run)
+
+    async def close(self) -> None:
+        """End what is told. Idempotent."""
+        if self._writer is not None:
+            await self._writer.close()
+
+    def _keeper(self, store: Store, writer: ClusterWriter, why: Callable[[], list[str]], judge: Judge) -> ConditionKeeper:
+        async def look() -> tuple[bool, Seen]:
+            entry = await store.get(Key("Node", "", self._node))
+            return entry is not None, condition_of(entry.document if entry else None)
+
+        return ConditionKeeper(writer, self._node, why, look, self._problem, self._clock, self._log, judge=judge)
+
     async def run(self, store: Store, reconciler: Reconciler) -> None:
         """Until cancelled; then the writer is closed. Without a writer only the node's own status learns of things."""
         alarm = DriftAlarm(self._metrics.repair_counts, self._problems, self._clock)
@@ -72,15 +90,7 @@ class Reports:
 
     async def _write(self, store: Store, reconciler: Reconciler, writer: ClusterWriter, sender: EventSender) -> None:
         teller = ProblemTeller(self._problems, self._node, lambda: reconciler.world, sender.tell, self._clock)
-
-        async def look() -> tuple[bool, Seen]:
-            entry = await store.get(Key("Node", "", self._node))
-            return entry is not None, condition_of(entry.document if entry else None)
-
-        def why() -> list[str]:
-            return reasons(reconciler, self._problems)
-
-        keeper = ConditionKeeper(writer, self._node, why, look, self._problem, self._clock, self._log)
+        keeper = self._keeper(store, writer, lambda: reasons(reconciler, self._problems), Judge())
         try:
             async with asyncio.TaskGroup() as group:
                 for part in (sender, teller, keeper):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from fairway_agent.live import LiveRevisions
 from fairway_agent.problems import Problems
 from fairway_agent.reconcile import Reconciler
 from fairway_core.keys import KINDS
 from fairway_core.world import KIND
+
+FIRST_STATE = "the first state is not live yet"
+
+
+class Readiness(Protocol):
+    """Whether the node is ready, and if not, why."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    def reasons(self) -> list[str]:
+        """Why the node is not ready; empty if it is."""
 
 
 class Status:
@@ -60,4 +72,4 @@ def reasons(reconciler: Reconciler, problems: Problems) -> list[str]:
 
 
 def _starting(reconciler: Reconciler) -> list[str]:
-    return [] if reconciler.synced.is_set() else ["the first state is not live yet"]
+    return [] if reconciler.synced.is_set() else [FIRST_STATE]

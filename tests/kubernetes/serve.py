@@ -66,6 +66,10 @@ class ServedDouble:
         """Break all connections and refuse new ones."""
         asyncio.run_coroutine_threadsafe(self._double.stop(), self._loop).result(5)
 
+    def resume(self) -> None:
+        """End an outage."""
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)
+
     def start(self) -> None:
         self._thread.start()
 

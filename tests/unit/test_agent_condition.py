@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fairway_agent.condition import ConditionKeeper, Judge
+from fairway_agent.condition import ConditionKeeper, Judge, StartJudge
 from fairway_core.clock import FakeClock
 from fairway_store.kubernetes.events import Condition, Incident
 from fairway_store.kubernetes.faults import ApiFault, Denied
@@ -17,7 +17,7 @@ LOG = logging.getLogger("test")
 class Node:
     """A node, its API server and its keeper, on a fake clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Judge | None = None) -> None:
         self.clock = FakeClock()
         self.reasons: Sequence[str] = ()
         self.known = True
@@ -26,7 +26,9 @@ class Node:
         self.faults: list[ApiFault] = []
         self.reports: list[str] = []
         look, report = self._look, lambda _what, fault: self.reports.append(fault)
-        self.keeper = ConditionKeeper(self, "n1", lambda: self.reasons, look, report, self.clock, LOG, judge=Judge(grace=30))
+        self.keeper = ConditionKeeper(
+            self, "n1", lambda: self.reasons, look, report, self.clock, LOG, judge=judge or Judge(grace=30)
+        )
 
     async def _look(self) -> tuple[bool, dict[str, Any] | None]:
         return self.known, self.seen
@@ -76,6 +78,16 @@ async def test_a_short_illness_is_no_news_a_long_one_is() -> None:
     node.reasons = ()
     (said,) = await node.for_seconds(10)
     assert said.status == "False"
+
+
+async def test_a_start_that_waits_is_told_at_once_and_one_that_does_not_is_no_news() -> None:
+    node = Node(StartJudge())
+    assert await node.for_seconds(100) == [], "not waiting is not working"
+    node.reasons = ["waiting for pod ranges"]
+    (said,) = await node.for_seconds(100)
+    assert (said.status, said.reason, said.message) == ("True", "FairwayIsWaiting", "waiting for pod ranges")
+    node.known, node.seen = False, None
+    assert await node.for_seconds(100) == [], "without a Node object there is nothing to write to"
 
 
 async def test_the_transition_time_changes_with_the_status_only() -> None:

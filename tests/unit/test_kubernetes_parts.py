@@ -178,20 +178,25 @@ async def test_pod_ranges_and_the_dns_address_come_from_the_cluster() -> None:
     spec = {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"]}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns", "namespace": "kube-system"}, "spec": spec}
     await store.commit([Put(Key("Node", "", "n1"), node), Put(Key("Service", "kube-system", "kube-dns"), service)])
-    learnt = await learn(Config.model_validate({"node": {"name": "n1"}}), store, logging.getLogger("test"))
+    learnt = await learn(Config.model_validate({"node": {"name": "n1"}}), store, logging.getLogger("test"), print)
     assert learnt.node.podCIDRs == ["10.9.0.0/24", "fd00:9::/64"]
     assert learnt.dns.listen == ["169.254.20.10", "10.96.0.10"]
     given = Config.model_validate({"node": {"name": "n1", "podCIDRs": ["10.8.0.0/24"]}})
-    assert (await learn(given, store, logging.getLogger("test"))).node.podCIDRs == ["10.8.0.0/24"]
+    assert (await learn(given, store, logging.getLogger("test"), print)).node.podCIDRs == ["10.8.0.0/24"]
 
 
-async def test_a_node_without_pod_ranges_waits_for_them() -> None:
+async def test_a_node_without_pod_ranges_waits_for_them_and_says_for_what() -> None:
     import asyncio
 
-    store = MemoryStore()
-    waiting = asyncio.ensure_future(learn(Config.model_validate({"node": {"name": "n1"}}), store, logging.getLogger("test")))
+    store, said = MemoryStore(), [""]
+    config = Config.model_validate({"node": {"name": "n1"}})
+    waiting = asyncio.ensure_future(learn(config, store, logging.getLogger("test"), said.append))
     await asyncio.sleep(0.01)
-    assert not waiting.done()
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {"podCIDR": "10.9.0.0/24"}}
+    assert "does not have" in said[-1]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}}
     await store.commit([Put(Key("Node", "", "n1"), node)])
+    await asyncio.sleep(0.01)
+    assert not waiting.done() and "to have spec.podCIDRs" in said[-1]
+    await store.commit([Put(Key("Node", "", "n1"), {**node, "spec": {"podCIDR": "10.9.0.0/24"}})])
     assert (await asyncio.wait_for(waiting, 5)).node.podCIDRs == ["10.9.0.0/24"]
+    assert said[-1] == ""

@@ -12,7 +12,7 @@ from fairway_agent.api.lingering import lingering
 from fairway_agent.live import LiveRevisions
 from fairway_agent.metrics import Metrics
 from fairway_agent.reconcile import Reconciler
-from fairway_agent.status import Status
+from fairway_agent.status import Readiness, Status
 from fairway_core.errors import StoreUnavailable, UserError
 from fairway_policy.explain import explain
 
@@ -24,7 +24,7 @@ Page = Callable[[web.Request], Any]
 class HealthRoutes:
     """What monitoring asks; also served on `metrics.listen`."""
 
-    def __init__(self, status: Status, metrics: Metrics) -> None:
+    def __init__(self, status: Readiness, metrics: Metrics) -> None:
         self._status = status
         self._metrics = metrics
 
