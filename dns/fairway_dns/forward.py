@@ -78,7 +78,13 @@ class _Flight:
 
     def settle(self, attempt: Attempt, outcome: Response | Unusable) -> None:
         """See `Asker`."""
-        self.forwarder.settle(self, attempt, outcome)
+        self.attempts.remove(attempt)
+        if isinstance(outcome, Response):
+            # Who waits comes first.
+            self.forwarder.land(self, outcome)
+            self.forwarder.answered(attempt)
+        else:
+            self.forwarder.failed(self, attempt, outcome)
 
     def outcome(self) -> Response:
         """What to say when no server has a good answer."""
@@ -145,11 +151,11 @@ class Forwarder:
 
     def ask(self, asked: Asked, waiter: Waiter) -> None:
         """Call `waiter` once with the upstreams' answer; SERVFAIL at once if too much is under way or there is no upstream."""
-        flight = self._flights.get(asked)
-        full = flight is None and len(self._flights) >= self._limits.flights
         if not self._addresses:
             waiter(_servfail(EDE_UNREACHABLE, 0, "no upstream is configured"))
             return
+        flight = self._flights.get(asked)
+        full = flight is None and len(self._flights) >= self._limits.flights
         if full or self._waiters >= self._limits.waiters:
             waiter(_servfail(EDE_OTHER, 0, "too many questions are under way"))
             return
@@ -186,7 +192,7 @@ class Forwarder:
         if self._guard is not None:
             self._guard.close()
         for flight in list(self._flights.values()):
-            self._land(flight, _servfail(EDE_OTHER, 0, "the server is being stopped"))
+            self.land(flight, _servfail(EDE_OTHER, 0, "the server is being stopped"))
         for server in self._servers:
             server.close()
         self._servers = []
@@ -195,7 +201,7 @@ class Forwarder:
         now = self._clock.monotonic()
         for flight in list(self._flights.values()):
             if now >= flight.deadline:
-                self._land(flight, flight.outcome())
+                self.land(flight, flight.outcome())
             elif now >= flight.next_at and flight.latest is not None:
                 # It is asked no more for a while, but its late answer still counts.
                 self._health[flight.latest.address].failed_at = now
@@ -210,7 +216,7 @@ class Forwarder:
         server = flight.latest = self._next(flight)
         if server is None:
             if not flight.attempts:
-                self._land(flight, flight.outcome())
+                self.land(flight, flight.outcome())
             return
         flight.next_at = now + self._limits.patience
         flight.attempts.append(server.ask(flight.asked, flight, now, flight.step <= len(flight.order)))
@@ -224,18 +230,18 @@ class Forwarder:
                 return server
         return None
 
-    def settle(self, flight: _Flight, attempt: Attempt, outcome: Response | Unusable) -> None:
-        """An attempt of a flight has come to its end."""
-        flight.attempts.remove(attempt)
+    def answered(self, attempt: Attempt) -> None:
+        """A server has answered: what is learned from that."""
+        address = attempt.server.address
+        health = self._health[address]
+        health.failed_at = NEVER
+        took = self._clock.monotonic() - attempt.since
+        health.time += (took - health.time) / 8
+        self._timings.upstream(address, took)
+
+    def failed(self, flight: _Flight, attempt: Attempt, outcome: Unusable) -> None:
+        """A server cannot answer a flight's question: another one may."""
         server = attempt.server
-        if isinstance(outcome, Response):
-            self._land(flight, outcome)
-            health = self._health[server.address]
-            health.failed_at = NEVER
-            took = self._clock.monotonic() - attempt.since
-            health.time += (took - health.time) / 8
-            self._timings.upstream(server.address, took)
-            return
         now = self._clock.monotonic()
         self._health[server.address].failed_at = now
         flight.failed.append(server)
@@ -245,11 +251,11 @@ class Forwarder:
         if server is flight.latest or not flight.attempts:
             self._try_next(flight, now)
 
-    def _land(self, flight: _Flight, response: Response) -> None:
+    def land(self, flight: _Flight, response: Response) -> None:
+        """The end of a flight: tell all who wait."""
         del self._flights[flight.asked]
-        for attempt in flight.attempts:
-            attempt.cancel()
-        flight.attempts = []
+        while flight.attempts:
+            flight.attempts.pop().cancel()
         self._waiters -= len(flight.waiters)
         for waiter in flight.waiters:
             waiter(response)
@@ -259,7 +265,7 @@ class Forwarder:
         for flight in list(self._flights.values()):
             for attempt in [one for one in flight.attempts if one.server is server]:
                 attempt.cancel()
-                self.settle(flight, attempt, Unusable("a loop", LOOP))
+                flight.settle(attempt, Unusable("a loop", LOOP))
 
     def _order(self, now: float) -> Sequence[Server]:
         """Servers as configured, clearly slower ones behind, those that failed lately last."""

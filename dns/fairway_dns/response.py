@@ -68,44 +68,17 @@ def parse_response(data: bytes, start: int = 0) -> Response:
     if count > MAX_RECORDS or count * MIN_RECORD > len(data) - start:
         raise WireError("more records than the message can hold, or than we are ready to look at")
     try:
-        scan = _scan(data, start, answers, answers + authority, count)
+        return _scan(data, start, flags & 0xF, answers, answers + authority, count)
     except (IndexError, struct.error) as error:
         raise WireError("record runs out of the message") from error
-    rcode = flags & 0xF | scan.extended << 4
-    body = data[start : scan.end]
-    tail = Tail(rcode, False, answers, authority, scan.extra, body, scan.additional_at - start, scan.ede)
-    return Response(tail, scan.lifetime(rcode), tuple(scan.ttl_at))
 
 
-class _Scan:
-    """What one walk over the records of a reply finds. Offsets: `end` and `additional_at` are absolute, `ttl_at` relative to the
-    end of the question. TTLs in seconds; `soa_ttl` is how long a denial holds (RFC 2308, 5), below zero without SOA.
-    """
-
-    __slots__ = ("additional_at", "ede", "end", "extended", "extra", "hit", "least", "soa_ttl", "ttl_at")
-
-    def __init__(self, end: int) -> None:
-        self.end = self.additional_at = end
-        self.ttl_at: list[int] = []
-        self.extra = self.extended = 0
-        self.ede: int | None = None
-        self.least, self.soa_ttl, self.hit = NEVER, -1, False
-
-    def lifetime(self, rcode: int) -> int:
-        """Seconds the reply may be kept: the smallest TTL of its answers; for a denial what its SOA says; a denial without SOA
-        is not kept.
-        """
-        if self.hit and rcode == NOERROR:
-            return self.least
-        if self.soa_ttl < 0 or rcode not in (NOERROR, NXDOMAIN):
-            return 0
-        return min(self.soa_ttl, self.least)
-
-
-def _scan(data: bytes, start: int, answers: int, front: int, count: int) -> _Scan:
+def _scan(data: bytes, start: int, rcode: int, answers: int, front: int, count: int) -> Response:
     """Walk over `count` records from `start` on, `answers` of them in the answer section, `front` before the additional one."""
-    found = _Scan(start)
-    pos, size, qtype = start, len(data), _PAIR.unpack_from(data, start - 4)[0]
+    pos = last = additional_at = start
+    size, qtype = len(data), _PAIR.unpack_from(data, start - 4)[0]
+    least, soa_ttl, hit, extra, ede = NEVER, -1, False, 0, None
+    ttl_at = []
     for index in range(count):
         # A pointer to the question is how nearly every owner is written.
         if data[pos] == 0xC0 and data[pos + 1] == HEADER:
@@ -117,24 +90,35 @@ def _scan(data: bytes, start: int, answers: int, front: int, count: int) -> _Sca
         if end > size:
             raise WireError("record data runs out of the message")
         if rtype == OPT and index >= front:
-            found.extended, found.ede = ttl >> 24, _ede(data[end - length : end]) if length else None
+            rcode, ede = rcode | ttl >> 24 << 4, _ede(data[end - length : end]) if length else None
             break
         # RFC 2181, 8: a TTL with the top bit set counts as zero.
         if ttl > NEVER:
             ttl = 0
-        found.ttl_at.append(pos + 4 - start)
+        ttl_at.append(pos + 4 - start)
         if index < answers:
-            if ttl < found.least:
-                found.least = ttl
-            found.hit = found.hit or rtype == qtype
-        elif rtype == SOA and index < front and found.soa_ttl < 0 and length >= MIN_SOA:
-            found.soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))
-        found.end = pos = end
+            least = min(least, ttl)
+            hit = hit or rtype == qtype
+        elif rtype == SOA and index < front and soa_ttl < 0 and length >= MIN_SOA:
+            soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))
+        pos = last = end
         if index < front:
-            found.additional_at = end
+            additional_at = end
         else:
-            found.extra += 1
-    return found
+            extra += 1
+    tail = Tail(rcode, False, answers, front - answers, extra, data[start:last], additional_at - start, ede)
+    return Response(tail, _lifetime(rcode, least if hit else -1, least, soa_ttl), tuple(ttl_at))
+
+
+def _lifetime(rcode: int, found: int, least: int, soa_ttl: int) -> int:
+    """Seconds a reply may be kept: the smallest TTL of its answers (`found`, below zero without an answer of the type); for a
+    denial what its SOA says (`soa_ttl`; RFC 2308, 5) and any CNAMEs before it (`least`); a denial without SOA is not kept.
+    """
+    if found >= 0 and rcode == NOERROR:
+        return found
+    if soa_ttl < 0 or rcode not in (NOERROR, NXDOMAIN):
+        return 0
+    return min(soa_ttl, least)
 
 
 def _ede(options: bytes) -> int | None:

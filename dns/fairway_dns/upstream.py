@@ -69,16 +69,24 @@ class Server(Protocol):
         ...
 
 
+class Carrier(Protocol):
+    """A socket or a connection that questions wait on."""
+
+    def forget(self, ident: bytes) -> None:
+        """Nobody waits for the question of this id any more."""
+        ...
+
+
 class Attempt:
     """One question to one server, asked at `since` (monotonic). After `cancel` nothing is told any more."""
 
-    __slots__ = ("again", "asked", "asker", "channel", "edns", "ident", "mixed", "question", "server", "since", "stream")
+    __slots__ = ("again", "asked", "asker", "carrier", "edns", "ident", "mixed", "question", "server", "since")
 
     def __init__(self, asked: Asked, asker: Asker, server: Server, since: float) -> None:
         self.asked, self.server, self.since = asked, server, since
         self.asker: Asker | None = asker
-        self.channel: _Channel | None = None
-        self.stream: Stream | None = None
+        self.carrier: Carrier | None = None
+        """What the question waits on."""
         self.ident = self.question = b""
         self.edns, self.mixed, self.again = True, False, False
 
@@ -91,10 +99,8 @@ class Attempt:
     def cancel(self) -> None:
         """Give the question up."""
         self.asker = None
-        if self.channel is not None:
-            self.channel.forget(self.ident)
-        if self.stream is not None:
-            self.stream.forget(self.ident)
+        if self.carrier is not None:
+            self.carrier.forget(self.ident)
 
 
 class _Channel:
@@ -128,13 +134,13 @@ class _Channel:
             if not self._out:
                 self._turn.at_end(self._flush)
             self._out.append(attempt)
-        attempt.channel = self
+        attempt.carrier = self
         self._waiting[ident] = attempt
 
     def _flush(self) -> None:
         out, self._out = self._out, []
         # Who was cancelled within the turn has left the channel, which may even be closed.
-        out = [attempt for attempt in out if attempt.channel is self]
+        out = [attempt for attempt in out if attempt.carrier is self]
         if out:
             for index, errno in self._turn.sender.send(self._socket.fileno(), [(_octets(attempt), b"") for attempt in out]):
                 self._drop(out[index], os.strerror(errno))
@@ -142,14 +148,14 @@ class _Channel:
 
     def _drop(self, attempt: Attempt, reason: str) -> None:
         self._waiting.pop(attempt.ident, None)
-        attempt.channel = None
+        attempt.carrier = None
         attempt.finish(Unusable(reason))
 
     def forget(self, ident: bytes) -> None:
         """Nobody waits for this question any more."""
         attempt = self._waiting.pop(ident, None)
         if attempt is not None:
-            attempt.channel = None
+            attempt.carrier = None
         self._close_if_retired()
 
     @property
@@ -197,13 +203,13 @@ class _Channel:
             return
         if matches(data, attempt.question):
             del self._waiting[attempt.ident]
-            attempt.channel = None
+            attempt.carrier = None
             self._upstream.arrived(attempt, data)
             if self._retired:
                 self._close_if_retired()
         elif attempt.mixed and matches_but_case(data, attempt.question):
             del self._waiting[attempt.ident]
-            attempt.channel = None
+            attempt.carrier = None
             self._upstream.lost_case(attempt)
 
     def _fail(self, error: OSError) -> None:
@@ -327,7 +333,7 @@ def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:
     """Put an attempt's question on a connection; its asker is told."""
 
     def arrived(outcome: bytes | OSError) -> None:
-        attempt.stream = None
+        attempt.carrier = None
         try:
             if isinstance(outcome, OSError):
                 raise outcome
@@ -335,5 +341,5 @@ def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:
         except (OSError, WireError) as error:
             attempt.finish(Unusable(str(error)))
 
-    attempt.stream = stream
+    attempt.carrier = stream
     attempt.ident = stream.ask(attempt.asked, attempt.question, attempt.edns, padded, arrived)
