@@ -82,6 +82,8 @@ def _post(pod_cidrs: Sequence[str]) -> tuple[str, ...]:
         "ct status & dnat == 0 return",
         f"{_SERVICE} == 0 return",
         f"ct mark & {AFFINITY_BIT:#010x} != 0 jump svc_learn",
+        # The node to itself: answers cannot go astray, and the addresses below are not of the node.
+        'oifname "lo" return',
         *(_hairpin(family, [cidr for cidr in pod_cidrs if family_of(cidr) == family]) for family in FAMILIES),
         *(_masquerade(family, [cidr for cidr in pod_cidrs if family_of(cidr) == family]) for family in FAMILIES),
     )
