@@ -5,7 +5,7 @@ Order of judgement: faults of the message, class, meta types, records of the tab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairway_dns.authority import Authorities, Authority
 from fairway_dns.names import to_key, to_text
@@ -41,13 +41,13 @@ EDE_OTHER, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_AUTHORITATIVE, EDE_NOT_SUPPORT
 """RFC 8914, 4."""
 ANY_TTL = 3789
 META_TYPES = range(128, 255)
+UNUSUAL = frozenset((OPT, *META_TYPES))
 
 Owned = tuple[bytes, int, str]
 """A record about to be written: owner key, type, data."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(NamedTuple):
     """The answer lies with an upstream: ask for `name` (a key). `chain` is the CNAMEs that led there, to be put in front of
     its answer. `denial` is what to answer if there is no such name, instead of the chain with that news at its end.
     """
@@ -72,15 +72,18 @@ def answer(zone: Names, authorities: Authorities, query: Query, turn: int = 0) -
     """
     if query.fault:
         return failure(query.fault)
-    refused = _refusal(query)
-    if refused is not None:
-        return refused
+    if query.qclass != IN or query.qtype in UNUSUAL:
+        refused = _refusal(query)
+        if refused is not None:
+            return refused
     node = zone.find(query.name)
     if node is not None and node.sets and query.qtype != ANY:
         built = node.tails.get(query.qtype)
         if built is not None:
             return built[turn % len(built)]
     authority = authorities.of(query.name)
+    if node is None and authority is None and query.qtype != ANY:
+        return Elsewhere(query.name)
     if authority is not None and authority.synced and zone.revision is None:
         return failure(SERVFAIL, EDE_NOT_READY, "no table of names from the agent yet")
     if query.qtype == ANY:

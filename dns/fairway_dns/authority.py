@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fairway_dns.names import reverse_name, reverse_zones, suffixes, to_key
+from fairway_dns.names import reverse_name, reverse_zones, to_key
 from fairway_dns.wire import AAAA, PTR, A
 from fairway_dns.zone import TTL
 
@@ -47,9 +47,13 @@ class Authorities:
 
     def of(self, name: bytes) -> Authority | None:
         """The authority for a key."""
-        for _pos, suffix in suffixes(name):
-            if suffix in self._by_origin:
-                return self._by_origin[suffix]
+        by_origin, pos = self._by_origin, 0
+        # `suffixes`, written out: this is asked for every name.
+        while name[pos]:
+            suffix = name[pos:]
+            if suffix in by_origin:
+                return by_origin[suffix]
+            pos += 1 + name[pos]
         return None
 
 

@@ -121,14 +121,17 @@ class Cache:
         """A fresh answer with its TTLs counted down, or None. `apex`: denials of names above this key are by other servers and
         say nothing.
         """
+        found = self._positive.get(asked)
+        denied = self._negative.get(asked)
+        if found is None and denied is None and not self._cuts:
+            return None
         now = self._clock.monotonic()
-        for shelf in (self._positive, self._negative):
-            entry = shelf.get(asked)
+        for shelf, entry in ((self._positive, found), (self._negative, denied)):
             if entry is not None and now < entry.expires:
                 shelf.move_to_end(asked)
                 self._used(asked, entry, now)
                 return _kept(entry, entry.response, now)
-        return self._covered(asked, apex, now) if self._cuts else None
+        return self._covered(asked, apex, now)
 
     def touch(self, asked: Asked) -> None:
         """An answer given out earlier is still in use."""

@@ -7,8 +7,6 @@ type. Whoever is known to have this search path gets the answer to the first: a 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fairway_dns.answer import Elsewhere, Owned, chained, follow
 from fairway_dns.authority import Authorities
 from fairway_dns.names import MAX_NAME, ROOT, to_key, to_text
@@ -67,7 +65,7 @@ class Completion:
 
 
 def _or_denial(found: Tail | Elsewhere, denial: Tail) -> Tail | Elsewhere:
-    return replace(found, denial=denial) if isinstance(found, Elsewhere) else found
+    return found._replace(denial=denial) if isinstance(found, Elsewhere) else found
 
 
 def _alias(name: bytes, target: bytes) -> Owned:

@@ -60,21 +60,18 @@ class _Flight:
     success. Times are monotonic seconds.
     """
 
-    __slots__ = (
-        "asked", "attempts", "deadline", "ede", "failed", "fallback", "forwarder", "latest", "next_at", "order", "step",
-        "waiters",
-    )  # fmt: skip
+    # What most flights never have is of the class: a flight is begun while a client waits.
+    failed: tuple[Server, ...] = ()
+    latest: Server | None = None
+    fallback: Response | None = None
+    next_at = 0.0
+    step = 0
+    ede = EDE_UNREACHABLE
 
     def __init__(self, forwarder: Forwarder, asked: Asked, order: Sequence[Server], deadline: float, waiter: Waiter) -> None:
         self.forwarder, self.asked, self.order, self.deadline = forwarder, asked, order, deadline
         self.waiters = [waiter]
         self.attempts: list[Attempt] = []
-        self.failed: list[Server] = []
-        self.latest: Server | None = None
-        self.fallback: Response | None = None
-        self.next_at = 0.0
-        self.step = 0
-        self.ede = EDE_UNREACHABLE
 
     def settle(self, attempt: Attempt, outcome: Response | Unusable) -> None:
         """See `Asker`."""
@@ -244,7 +241,7 @@ class Forwarder:
         server = attempt.server
         now = self._clock.monotonic()
         self._health[server.address].failed_at = now
-        flight.failed.append(server)
+        flight.failed += (server,)
         flight.fallback = outcome.response or flight.fallback
         if outcome.response is None:
             flight.ede = EDE_NETWORK
@@ -304,7 +301,7 @@ class Routes:
 
     def ask(self, asked: Asked, waiter: Waiter) -> None:
         """As `Forwarder.ask`."""
-        self._of(asked.name).ask(asked, waiter)
+        (self._of(asked.name) if self._stubs else self._default).ask(asked, waiter)
 
     def returned(self, asked: Asked) -> bool:
         """As `Forwarder.returned`, of any of them."""

@@ -97,7 +97,8 @@ def _scan(data: bytes, start: int, rcode: int, answers: int, front: int, count: 
             ttl = 0
         ttl_at.append(pos + 4 - start)
         if index < answers:
-            least = min(least, ttl)
+            if ttl < least:
+                least = ttl
             hit = hit or rtype == qtype
         elif rtype == SOA and index < front and soa_ttl < 0 and length >= MIN_SOA:
             soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))

@@ -35,6 +35,9 @@ PLAIN_FOR: Final = 3600.0
 """Seconds until such a server is asked in mixed case again."""
 
 
+GOOD: Final = (NOERROR, NXDOMAIN)
+
+
 @dataclass(frozen=True, slots=True)
 class Unusable:
     """An upstream cannot answer now: refused, cut off, or an rcode that another server may better; `response` holds the
@@ -80,15 +83,14 @@ class Carrier(Protocol):
 class Attempt:
     """One question to one server, asked at `since` (monotonic). After `cancel` nothing is told any more."""
 
-    __slots__ = ("again", "asked", "asker", "carrier", "edns", "ident", "mixed", "question", "server", "since")
+    carrier: Carrier | None = None
+    """What the question waits on."""
+    ident = question = b""
+    edns, mixed, again = True, False, False
 
     def __init__(self, asked: Asked, asker: Asker, server: Server, since: float) -> None:
         self.asked, self.server, self.since = asked, server, since
         self.asker: Asker | None = asker
-        self.carrier: Carrier | None = None
-        """What the question waits on."""
-        self.ident = self.question = b""
-        self.edns, self.mixed, self.again = True, False, False
 
     def finish(self, outcome: Response | Unusable) -> None:
         """Tell the outcome, once."""
@@ -245,9 +247,10 @@ class Upstream:
     def ask(self, asked: Asked, asker: Asker, now: float, mixed: bool = True) -> Attempt:
         """See `Server`."""
         attempt = Attempt(asked, asker, self, now)
-        attempt.again = not mixed
         name = asked.name
-        if mixed and now >= self._plain_until:
+        if not mixed:
+            attempt.again = True
+        elif now >= self._plain_until:
             attempt.mixed = True
             name = in_mixed_case(name, self._entropy.take(len(name)))
         attempt.question = question_of(asked, name)
@@ -274,7 +277,7 @@ class Upstream:
             attempt.edns = False
             self._send(attempt)
         else:
-            attempt.finish(judged(response))
+            attempt.finish(response if response.tail.rcode in GOOD else judged(response))
             if attempt.mixed:
                 self._losses = 0
             elif attempt.again:
@@ -326,7 +329,7 @@ class Upstream:
 def judged(response: Response) -> Response | Unusable:
     """What other servers need not be asked about, or why they should."""
     rcode = response.tail.rcode
-    return response if rcode in (NOERROR, NXDOMAIN) else Unusable(f"rcode {rcode}", response)
+    return response if rcode in GOOD else Unusable(f"rcode {rcode}", response)
 
 
 def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:

@@ -169,17 +169,15 @@ def parse_query(data: bytes) -> Query | None:
 
     Promise: never raises; a fault in the message becomes the rcode to answer with.
     """
-    if len(data) < HEADER:
+    size = len(data)
+    if size < HEADER:
         return None
     ident, flags, questions, answers, authority, additional = _COUNTS.unpack_from(data)
-    if flags & QR:
-        return None
-    fault = _header_fault(len(data), flags, questions)
-    if fault:
-        return Query(ident, flags, fault=fault)
+    if flags & (QR | OPCODE_MASK) or questions != 1 or size > MAX_QUERY:
+        return None if flags & QR else Query(ident, flags, fault=_header_fault(flags))
     try:
         end = read_name(data, HEADER)
-        if end + 4 > len(data):
+        if end + 4 > size:
             raise WireError("question is cut off")
     except WireError:
         return Query(ident, flags, fault=FORMERR)
@@ -194,13 +192,11 @@ def parse_query(data: bytes) -> Query | None:
     return _with_edns(Query(ident, flags, name, qtype, qclass, question), data, end + 4, additional)
 
 
-def _header_fault(size: int, flags: int, questions: int) -> int:
+def _header_fault(flags: int) -> int:
     opcode = (flags & OPCODE_MASK) >> 11
     if opcode in (OPCODE_NOTIFY, OPCODE_UPDATE):
         return REFUSED
-    if opcode:
-        return NOTIMP
-    return FORMERR if size > MAX_QUERY or questions != 1 else NOERROR
+    return NOTIMP if opcode else FORMERR
 
 
 def _with_edns(query: Query, data: bytes, pos: int, count: int) -> Query:
