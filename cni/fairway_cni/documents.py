@@ -1,8 +1,8 @@
 """Attachments and pods as stored documents. Pure.
 
 A Pod that nobody declared is made at ADD and removed at DEL. A declared one keeps everything its author wrote; only labels that
-the author did not set, nodeName and status are added, and taken away again. If several attachments claim one pod name, the
-newest has the Pod object; when it goes, the Pod passes to one that remains.
+the author did not set, nodeName and status are added, and taken away again. If several attachments claim one pod name, the Pod
+has the addresses of all, so that policies hold for all; those of the newest container come first, for services send there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairway_core.addressing import PRIMARY
 from fairway_core.keys import Key
 from fairway_core.model import Attachment
 from fairway_store.api import ABSENT, Delete, Document, Entry, Put, Write
@@ -83,8 +84,8 @@ def _extras(attachment: Attachment) -> dict[str, Any]:
     return found
 
 
-def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said) -> Write:
-    """The write that gives the Pod to `attachment`: running, ready, with its addresses."""
+def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said, others: Sequence[Attachment] = ()) -> Write:
+    """The write that gives the Pod to `attachment`: running, ready, with its addresses and those of `others` of the pod."""
     base: Document = entry.document if entry and attachment.pod_declared else {"apiVersion": "v1", "kind": "Pod"}
     meta = dict(base.get("metadata") or {})
     meta.update(name=attachment.pod_name, namespace=attachment.pod_namespace)
@@ -98,18 +99,21 @@ def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said
         **base,
         "metadata": meta,
         "spec": {**(base.get("spec") or {}), "nodeName": node},
-        "status": _status(attachment),
+        "status": _status(_addresses(attachment, others)),
     }
     return Put(pod_key(attachment), document, entry.revision if entry else ABSENT)
 
 
 def release_pod(entry: Entry | None, attachment: Attachment, others: Sequence[Attachment]) -> list[Write]:
-    """The writes that take the Pod from `attachment`: none if another has it already."""
-    if entry is None or _ips(entry.document) != attachment.ips:
+    """The writes that take the Pod from `attachment`: none if it has none of its addresses."""
+    if entry is None or set(attachment.ips).isdisjoint(listed := _ips(entry.document)):
         return []
     key = pod_key(attachment)
     if others:
-        return [Put(key, {**entry.document, "status": _status(others[-1])}, entry.revision)]
+        left = [ip for item in reversed(others) for ip in item.ips]
+        in_order = [ip for ip in listed if ip in left]
+        document = {**entry.document, "status": _status(tuple(dict.fromkeys([*in_order, *left])))}
+        return [Put(key, document, entry.revision)]
     if not attachment.pod_declared:
         return [Delete(key, entry.revision)]
     document = {name: value for name, value in entry.document.items() if name != "status"}
@@ -117,11 +121,20 @@ def release_pod(entry: Entry | None, attachment: Attachment, others: Sequence[At
     return [Put(key, document, entry.revision)]
 
 
-def _status(attachment: Attachment) -> dict[str, Any]:
+def _addresses(newest: Attachment, others: Sequence[Attachment]) -> tuple[str, ...]:
+    """Of the newest container first, and there of its first interface."""
+
+    def place(item: Attachment) -> tuple[bool, bool, str]:
+        return item.container_id != newest.container_id, item.ifname != PRIMARY, item.meta.name
+
+    return tuple(dict.fromkeys(ip for item in sorted([newest, *others], key=place) for ip in item.ips))
+
+
+def _status(ips: tuple[str, ...]) -> dict[str, Any]:
     return {
         "phase": "Running",
-        "podIP": attachment.ips[0],
-        "podIPs": [{"ip": ip} for ip in attachment.ips],
+        "podIP": ips[0],
+        "podIPs": [{"ip": ip} for ip in ips],
         "conditions": [{"type": "Ready", "status": "True"}],
     }
 

@@ -64,7 +64,7 @@ class Records:
             declared = mates[0].pod_declared if mates else entry is not None
             stored = replace(attachment, pod_declared=declared)
             mine = Put(attachment.meta.key("Attachment"), documents.attachment_document(stored))
-            return [mine, documents.claim_pod(entry, stored, self._node, said)]
+            return [mine, documents.claim_pod(entry, stored, self._node, said, others)]
 
         revision = await self._commit(attachment, writes)
         return stored, revision

@@ -674,3 +674,24 @@ async def test_the_handler_answers_junk(node: Node) -> None:
     answer = await node.handler.handle(b"junk")
     assert answer.exit_code == 1
     assert json.loads(answer.body)["code"] == faults.IO
+
+
+async def test_a_pod_has_the_addresses_of_all_its_interfaces(node: Node) -> None:
+    """What belongs to no pod is judged by no policy."""
+    await node.call("ADD", CNI_ARGS=POD)
+    await node.call("ADD", {"name": "second"}, CNI_ARGS=POD, CNI_IFNAME="eth1")
+
+    def ips() -> tuple[str, ...]:
+        pod = node.control.world().pod("shop", "web-1")
+        return pod.ips if pod else ()
+
+    first, second = (item.ips for item in sorted(node.attachments, key=lambda item: item.ifname))
+    assert ips() == (*first, *second), "services send to the first interface"
+    await node.call("DEL", CNI_IFNAME="eth0")
+    assert ips() == second
+    await node.call("ADD", CNI_ARGS=POD)
+    assert set(ips()) > set(second) and ips()[-2:] == second
+    await node.call("DEL", {"name": "second"}, CNI_IFNAME="eth1")
+    assert len(ips()) == 2
+    await node.call("DEL")
+    assert ips() == () and clean(node)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fairway_netlab.runtimes.image import IMAGE_NAME
@@ -53,9 +55,26 @@ class Podman:
         """`podman run --rm`: run to the end and return what it printed."""
         return self._podman("run", "--rm", "--name", name, "--network", self._network, *options, IMAGE_NAME, *command)
 
-    def start(self, name: str, command: Sequence[str], *options: str) -> None:
-        """`podman run -d`."""
-        self._podman("run", "-d", "--name", name, "--network", self._network, *options, IMAGE_NAME, *command)
+    def start(self, name: str, command: Sequence[str], *options: str, network: str = "") -> None:
+        """`podman run -d`; `network` may be several, with commas."""
+        self._podman("run", "-d", "--name", name, "--network", network or self._network, *options, IMAGE_NAME, *command)
+
+    def reload(self, name: str) -> None:
+        """`podman network reload`: a DEL and an ADD for the same namespace and the same addresses."""
+        self._podman("network", "reload", name)
+
+    @contextmanager
+    def another_network(self, name: str) -> Iterator[None]:
+        """A second network list of the same plugin, routed: a bridge would stay for a while."""
+        path = self._node.cni_conf / f"20-{name}.conflist"
+        (first,) = self._node.cni_conf.glob("10-*.conflist")
+        document = json.loads(first.read_text())
+        plugins = [{**plugin, "mode": "routed"} for plugin in document["plugins"]]
+        path.write_text(json.dumps({**document, "name": name, "plugins": plugins}))
+        try:
+            yield
+        finally:
+            path.unlink()
 
     def exec(self, name: str, command: Sequence[str]) -> str:
         """Run a command in a running container; what it printed."""
