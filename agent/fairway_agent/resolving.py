@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
@@ -81,7 +81,7 @@ class Resolving:
         kept = domain.count(".") + 3 if name.endswith(f".{domain}") else 2
         return ".".join(labels[-kept:])
 
-    def _explain(self, frames: Sequence[Any], names: Sequence[str], qtype: int, address: bytes) -> list[Explanation]:
+    def _explain(self, frames: Iterable[Any], names: Sequence[str], qtype: int, address: bytes) -> list[Explanation]:
         """One explanation per name tried, up to the first that is no denial, as a resolver goes through its search path."""
         explainer = Explainer(self._config, frames)
         tried: list[Explanation] = []

@@ -7,8 +7,11 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from fairway_dns.holding import Holder
+from fairway_dns.learned import Admitted, Learned
 from fairway_dns.protocol import (
     VERSION,
     Ack,
@@ -32,6 +35,8 @@ from fairway_dns.top import TopCounter
 FIRST_DELAY = 0.05
 LAST_DELAY = 1.0
 STATS_INTERVAL = 1.0
+CLOGGED = 1 << 20
+"""Octets waiting to be sent to the agent above which it is asked nothing more."""
 
 
 class FeedClient:
@@ -49,6 +54,7 @@ class FeedClient:
         compact: Callable[[], list[bytes]],
         top: TopCounter | None = None,
         log_of_queries: QueryLog | None = None,
+        holder: Holder | None = None,
     ) -> None:
         self._path = path
         self._table = table
@@ -58,6 +64,7 @@ class FeedClient:
         self._compact = compact
         self._top = top
         self._queries = log_of_queries
+        self._holder = holder
         self._snapshot: list[bytes] = []
         self.refused = False
         """Whether there was no agent at the last attempt to connect."""
@@ -90,6 +97,8 @@ class FeedClient:
         writer.write(encode(Hello(VERSION, os.getpid(), self._table.zone.revision)))
         reporter = asyncio.create_task(self._report(writer))
         frames = FrameReader()
+        if self._holder is not None:
+            self._holder.connect(partial(_send, writer))
         try:
             while data := await reader.read(1 << 16):
                 for body in frames.feed(data):
@@ -97,6 +106,8 @@ class FeedClient:
                     # One long snapshot must not hold up queries.
                     await asyncio.sleep(0)
         finally:
+            if self._holder is not None:
+                self._holder.disconnect()
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
 
@@ -109,6 +120,10 @@ class FeedClient:
             case Watch(seconds):
                 if self._top is not None:
                     self._top.watch(seconds)
+                return
+            case Admitted():
+                if self._holder is not None:
+                    self._holder.admitted(frame)
                 return
         ack = self._table.take(frame)
         self._remember(frame, len(body).to_bytes(4, "big") + body)
@@ -145,3 +160,11 @@ class FeedClient:
             if lines is not None:
                 writer.write(encode(lines))
             await asyncio.sleep(STATS_INTERVAL)
+
+
+def _send(writer: asyncio.StreamWriter, question: Learned) -> bool:
+    """Whether it is on its way."""
+    if writer.transport.is_closing() or writer.transport.get_write_buffer_size() > CLOGGED:
+        return False
+    writer.write(encode(question))
+    return True

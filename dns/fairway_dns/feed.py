@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from fairway_dns.learned import Admitted, Learned
 from fairway_dns.protocol import VERSION, Ack, Delta, Frame, FrameReader, Hello, ProtocolError, decode, encode, snapshot
 from fairway_dns.reports import Lines, Ping, Stats, Top, Watch
 from fairway_dns.views import Fact
@@ -87,6 +89,8 @@ class ZoneFeed:
         self._tasks: set[asyncio.Task[None]] = set()
         self.queries: Callable[[Lines], None] = lambda _lines: None
         """Is told of each part of the query log."""
+        self.learned: Callable[[Learned, Callable[[float], None]], None] = lambda _learned, answer: answer(0.0)
+        """Is asked by a worker that holds a reply back; answers once: seconds for which the addresses are let through."""
 
     async def start(self) -> None:
         """Listen, readable and writable for the own user only. Raises ConflictError if another process serves this path."""
@@ -125,11 +129,13 @@ class ZoneFeed:
         for connection in self._connections:
             connection.push(data)
 
-    def frames(self) -> list[Frame]:
-        """What a worker that connects now would be sent: a snapshot, or nothing before there is a table."""
+    def frames(self) -> Iterable[Frame]:
+        """What a worker that connects now would be sent: a snapshot, or nothing before there is a table. To be gone through once,
+        by any thread; the table it tells of is that of the call.
+        """
         if self._revision is None:
-            return []
-        return list(snapshot(tuple(self._records), self._revision, tuple(self._facts), self._scoped))
+            return ()
+        return snapshot(tuple(self._records), self._revision, tuple(self._facts), self._scoped)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """The connected workers, by pid."""
@@ -233,6 +239,8 @@ class ZoneFeed:
             connection.tops.append(frame)
         elif isinstance(frame, Lines):
             self.queries(frame)
+        elif isinstance(frame, Learned):
+            self.learned(frame, partial(_admit, connection, frame.ticket))
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -263,3 +271,9 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
     if not data:
         raise EOFError
     return data
+
+
+def _admit(connection: _Connection, ticket: int, seconds: float) -> None:
+    # Ahead of whatever waits for this worker: it holds a reply for this.
+    if not connection.writer.transport.is_closing():
+        connection.writer.write(encode(Admitted(ticket, seconds)))

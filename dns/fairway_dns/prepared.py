@@ -24,7 +24,7 @@ class Prepared:
         self.views = Views()
         self._completing = False
         self.apart = False
-        """Whether askers differ in what they see. If not, the shared part of `anybody` is that of all."""
+        """Whether askers differ in what they see or may be told. If not, the shared part of `anybody` is that of all."""
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
@@ -54,7 +54,8 @@ class Prepared:
     def follow(self, table: Table, moved: Moved) -> None:
         """The table changed: drop what may be another reply now."""
         begins = table.views.completing and not self._completing
-        self.views, self.apart, self._completing = table.views, table.zone.scoped, table.views.completing
+        self.views, self._completing = table.views, table.views.completing
+        self.apart = table.zone.scoped or bool(table.views.watching)
         for part in self._parts:
             # While nobody's names were completed, all shared the denials that are completed for somebody now.
             if moved.names is None or begins:

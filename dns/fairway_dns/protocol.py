@@ -5,7 +5,8 @@ sends a snapshot (`Begin`, `Chunk`…, `End`) and then a `Delta` per change; the
 `Ack`. Snapshots come in chunks so that neither side's loop stalls. The state file of a worker holds the same frames.
 
 Beside the table: the worker sends `Stats` now and then, answers `Ping` with `Pong`, and tells for a while after `Watch` who asks
-what (`Top`); these frames are in `fairway_dns.reports`.
+what (`Top`); these frames are in `fairway_dns.reports`. It asks with `Learned` whether addresses may be told, and `Admitted` says
+so; these are in `fairway_dns.learned`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from fairway_dns.reports import Report, fields_of, report_from
+from fairway_dns import learned, reports
+from fairway_dns.learned import Admitted, Learned
+from fairway_dns.reports import Report
 from fairway_dns.views import Fact, ViewDelta
 from fairway_dns.zone import Record, ZoneDelta
 
@@ -77,7 +80,7 @@ class Ack:
     revision: int
 
 
-Frame = Hello | Begin | Chunk | End | Delta | Ack | Report
+Frame = Hello | Begin | Chunk | End | Delta | Ack | Learned | Admitted | Report
 
 
 def encode(frame: Frame) -> bytes:
@@ -101,8 +104,10 @@ def _fields(frame: Frame) -> list[object]:
             return ["delta", revision, _rows(delta.add), _rows(delta.remove), _lines(views.add), _lines(views.remove)]
         case Ack(revision):
             return ["ack", revision]
+        case Learned() | Admitted():
+            return learned.fields_of(frame)
         case _:
-            return fields_of(frame)
+            return reports.fields_of(frame)
 
 
 def _rows(records: Iterable[Record]) -> list[list[str]]:
@@ -131,9 +136,9 @@ def decode(body: bytes) -> Frame:
                 return Delta(ZoneDelta(_records(add), _records(remove), ViewDelta(*map(_facts, facts))), revision)
             case "ack", [int(revision)]:
                 return Ack(revision)
-        report = report_from(kind, fields)
-        if report is not None:
-            return report
+        found = reports.report_from(kind, fields) or learned.frame_from(kind, fields)
+        if found is not None:
+            return found
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"frame cannot be read: {error}") from error
     raise ProtocolError(f"unknown frame {body[:40]!r}")

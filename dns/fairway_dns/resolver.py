@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from math import inf
+from typing import Any, ClassVar, TypeVar
 
 from fairway_dns.answer import EDE_NOT_AUTHORITATIVE, EDE_OTHER, Elsewhere, answer, failure
 from fairway_dns.authority import Authorities
@@ -15,7 +16,9 @@ from fairway_dns.complete import Completion
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.holding import Holder
 from fairway_dns.identity import Identity
+from fairway_dns.learned import Found, found_in
 from fairway_dns.measure import NameKinds
 from fairway_dns.prepared import Prepared
 from fairway_dns.question import Asked
@@ -27,7 +30,9 @@ from fairway_dns.zone import TTL
 
 STALE_AFTER = 1.8
 """Seconds a client waits for the upstreams before it gets an expired answer, if there is one (RFC 8767, 5)."""
-
+HELD_BACK = failure(SERVFAIL, EDE_OTHER, "the addresses of this name could not be let through in time")
+OURS = Elsewhere(b"")
+"""Where an answer comes from that no upstream has a part in."""
 
 T = TypeVar("T")
 
@@ -36,6 +41,8 @@ class Later:
     """A reply that must be fetched, for one `query` from `asker`. Either `start` or `drop` is called, once."""
 
     __slots__ = ("asked", "asker", "elsewhere", "query", "resolver", "take", "tcp", "ticket", "timer")
+    path: ClassVar[str] = "forwarded"
+    ticket: Any
 
     def __init__(self, resolver: Resolver, query: Query, elsewhere: Elsewhere, asked: Asked, asker: Asker, tcp: bool) -> None:
         self.resolver, self.query, self.elsewhere, self.asked = resolver, query, elsewhere, asked
@@ -63,6 +70,23 @@ class Later:
         return await future
 
 
+class Held(Later):
+    """A reply that is known, with addresses that its asker may not hear yet."""
+
+    __slots__ = ("tail",)
+    path: ClassVar[str] = "local"
+
+    def __init__(self, resolver: Resolver, query: Query, tail: Tail, elsewhere: Elsewhere, asker: Asker, tcp: bool) -> None:
+        asked = Asked(query.name, query.qtype, query.dnssec, query.checking_disabled)
+        super().__init__(resolver, query, elsewhere, asked, asker, tcp)
+        self.tail = tail
+
+    def start(self, take: Callable[[bytes, T], None], ticket: T) -> None:
+        self.take, self.ticket = take, ticket
+        self.resolver.count(self.query, self.tcp)
+        self.resolver.give(self, self.tail)
+
+
 def _resolve(reply: bytes, future: asyncio.Future[bytes]) -> None:
     if not future.done():
         future.set_result(reply)
@@ -83,7 +107,9 @@ class Resolver:
         completion: Completion | None = None,
         identity: Identity | None = None,
         kinds: NameKinds | None = None,
+        holder: Holder | None = None,
     ) -> None:
+        """Without a `holder` no reply is held back."""
         self._table = table
         self._authorities = authorities
         self._cache = cache
@@ -94,6 +120,7 @@ class Resolver:
         self._completion = completion
         self._identity = identity or Identity()
         self._kinds = kinds or NameKinds("cluster.local")
+        self._holder = holder
         self._turn = 0
         self._kept: Kept | None = None
 
@@ -108,46 +135,57 @@ class Resolver:
         self._turn += 1
         asker = self._table.views.asker(client)
         found = self._local(query, asker)
+        elsewhere = OURS
         if isinstance(found, Elsewhere):
+            elsewhere = found
             asked = Asked(found.name, query.qtype, query.dnssec, query.checking_disabled)
             tail = self._remembered(query, found, asked)
             if tail is None:
                 return Later(self, query, found, asked, asker, tcp)
             found = tail
+        until = inf
+        if asker.sight.watch is not None and self._holder is not None:
+            what = _watched(asker, query, found, elsewhere)
+            until = inf if what is None else self._holder.until(what)
+            if not until:
+                return Held(self, query, found, elsewhere, asker, tcp)
         self.count(query, tcp)
         reply = self._render(query, found, tcp)
         self._count_reply(query, found, tcp, asker, "local")
         if self._prepared is not None and not tcp and cacheable(data, query):
-            self._teach(self._prepared, asker, data, query, found, reply)
+            self._teach(self._prepared, asker, data, query, found, reply, until)
         return reply
 
     def count(self, query: Query, tcp: bool) -> None:
         """A query came in."""
         self._counters.query(query.qtype, "tcp" if tcp else "udp")
 
-    def _teach(self, prepared: Prepared, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes) -> None:
-        """Let the fast path have what would be the answer to the same octets next time."""
-        tails = self._rotations(query, tail)
+    def _teach(self, prepared: Prepared, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes, until: float) -> None:
+        """Let the fast path have what would be the answer to the same octets next time, up to a monotonic time."""
+        tails = self._rotations(query, tail) if until == inf else ()
         if tails and query.qtype != SRV:
             count = self._cell(query, tail, asker, cached=False)
             prepared.shared(asker).learn(data, query, [render(query, one) for one in tails], count)
         elif self._completion is not None and self._completion.concerns(query):
             # The same octets mean another name to somebody with another search path.
-            self._remember(prepared.own(asker), asker, data, query, tail, reply, most=2)
+            self._remember(prepared.own(asker), asker, data, query, tail, reply, 2, until)
         else:
-            self._remember(prepared.shared(asker), asker, data, query, tail, reply, most=1)
+            self._remember(prepared.shared(asker), asker, data, query, tail, reply, 1, until)
 
-    def _remember(self, fast: FastCache, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes, most: int) -> None:
+    def _remember(
+        self, fast: FastCache, asker: Asker, data: bytes, query: Query, tail: Tail, reply: bytes, most: int, until: float
+    ) -> None:
         """`most`: more records than that come in changing order, which one prepared reply cannot show."""
         kept = self._kept
         count = self._cell(query, tail, asker, cached=kept is not None)
         if kept is not None and tail is kept.tail:
+            # Its TTL goes down as time does, so what could be told once can be told to its end.
             fast.learn_until(data, query, reply, count, kept.until, self._aging(query, kept, reply))
         elif kept is not None:
             # Names of ours led there: it falls with the next change of them.
-            fast.learn_volatile(data, query, reply, count, kept.until)
+            fast.learn_volatile(data, query, reply, count, min(kept.until, until))
         elif tail.answers <= most and tail.rcode in (NOERROR, NXDOMAIN):
-            fast.learn_volatile(data, query, reply, count)
+            fast.learn_volatile(data, query, reply, count, until)
 
     def _cell(self, query: Query, tail: Tail, asker: Asker, cached: bool) -> list[int]:
         return self._counters.cell(query.qtype, tail.rcode, cached, self._kinds.of(query.name), self._view(asker))
@@ -199,7 +237,7 @@ class Resolver:
         """Ask the upstreams for it. It gets their answer, or an expired one if they fail or take too long."""
         query = later.query
         if query.qtype == HINFO and self._forwarder.returned(later.asked):
-            self._give(later, failure(SERVFAIL, EDE_OTHER))
+            self.give(later, failure(SERVFAIL, EDE_OTHER))
         else:
             self._forwarder.ask(later.asked, later.arrived)
         # The question has left; all that follows has the time that the server takes.
@@ -213,7 +251,7 @@ class Resolver:
         if response.tail.rcode not in (NOERROR, NXDOMAIN) and self._give_old(later):
             return
         # The client's reply leaves first: what is kept for others can wait.
-        self._give(later, self._join(later.query, later.elsewhere, response.tail))
+        self.give(later, self._join(later.query, later.elsewhere, response.tail))
         try:
             self._cache.put(later.asked, response)
         except Exception as error:
@@ -227,18 +265,26 @@ class Resolver:
         if later.take is not None:
             self._counters.add("stale")
             self._cache.hold_stale(later.asked)
-            self._give(later, self._join(later.query, later.elsewhere, old))
+            self.give(later, self._join(later.query, later.elsewhere, old))
         return True
 
-    def _give(self, later: Later, tail: Tail) -> None:
-        """The reply leaves, if none has."""
+    def give(self, later: Later, tail: Tail) -> None:
+        """The reply leaves, if none has, as soon as it may be told."""
+        if later.asker.sight.watch is not None and self._holder is not None:
+            what = _watched(later.asker, later.query, tail, later.elsewhere)
+            if what is not None and not self._holder.until(what):
+                self._holder.ask(what, lambda good: self._leave(later, tail if good else HELD_BACK))
+                return
+        self._leave(later, tail)
+
+    def _leave(self, later: Later, tail: Tail) -> None:
         take, later.take = later.take, None
         if take is None:
             return
         take(self._render(later.query, tail, later.tcp), later.ticket)
         if later.timer is not None:
             later.timer.cancel()
-        self._count_reply(later.query, tail, later.tcp, later.asker, "forwarded")
+        self._count_reply(later.query, tail, later.tcp, later.asker, later.path)
 
     def _join(self, query: Query, elsewhere: Elsewhere, tail: Tail) -> Tail:
         if not elsewhere.chain:
@@ -261,3 +307,8 @@ class Resolver:
     def _count_reply(self, query: Query, tail: Tail, tcp: bool, asker: Asker, path: str) -> None:
         transport = "tcp" if tcp else "udp"
         self._counters.reply(self._kinds.of(query.name), query.qtype, tail.rcode, transport, path, self._view(asker))
+
+
+def _watched(asker: Asker, query: Query, tail: Tail, elsewhere: Elsewhere) -> Found | None:
+    watch = asker.sight.watch
+    return found_in(watch, query, tail, elsewhere.name) if watch is not None else None

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from fairway_dns.names import to_key
 from fairway_dns.protocol import Ack, Begin, Chunk, Delta, End, Frame, ProtocolError
 from fairway_dns.seen import SeenZone
-from fairway_dns.views import EVERYTHING, Sight, ViewDelta, Views
+from fairway_dns.views import EVERYTHING, PATTERN, Sight, ViewDelta, Views
 from fairway_dns.zone import Names, Zone, ZoneDelta
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What a frame changed: `names` (keys) whose records, or whose visibility, are others now; None: the whole table.
-    `views`: whether anybody's view is another.
+    `views`: whether anybody's view is another. `patterns`: whether other names are watched.
     """
 
     names: frozenset[bytes] | None
     views: bool = False
+    patterns: bool = False
 
 
 Changed = Callable[[Moved], None]
@@ -73,7 +74,7 @@ class Table:
             case End(revision) if building is not None:
                 building[0].revision = revision
                 (self.zone, self.views), self._building, self._seen = building, None, {}
-                self._changed(Moved(None, True))
+                self._changed(Moved(None, True, True))
                 return Ack(revision)
             case Delta(delta, revision) if building is None and self.zone.revision is not None:
                 self._apply(delta, revision)
@@ -89,7 +90,8 @@ class Table:
             self.zone.apply(delta, revision)
         except (ValueError, KeyError):
             # It may be in place in part; the agent sends a whole table next.
-            self._changed(Moved(None, True))
+            self._changed(Moved(None, True, True))
             raise
         names.update(*map(self.zone.of_scope, scopes))
-        self._changed(Moved(frozenset(names), bool(delta.views)))
+        patterns = any(fact.kind == PATTERN for fact in delta.views.add | delta.views.remove)
+        self._changed(Moved(frozenset(names), bool(delta.views), patterns))

@@ -3,8 +3,8 @@
 Each record belongs to a scope: "namespace/service", or "namespace/" for names of pods; records of the zone itself to none. A
 scope may have a tenant, for whose pods alone it exists, and a group: the scopes that policy treats alike. A view is what some
 addresses have in common: their tenant, and scopes of their own, which policy never hides. Of groups, a view sees those that are
-not closed, unless it is confined; its exceptions are the other way round. All of this is facts, values like records: a change is
-two sets of them.
+not closed, unless it is confined; its exceptions are the other way round. A view may also belong to egress scopes (see `watch`),
+whose names are watched for it. All of this is facts, values like records: a change is two sets of them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from fairway_dns.fastcache import FastCache
+from fairway_dns.watch import Watch, pattern_key, scope_number
 
 K = TypeVar("K")
 ADDRESS, VIEW, CONFINED, EXCEPT, OWN, SCOPE, CLOSED = "address", "view", "confined", "except", "own", "scope", "closed"
-_VALUES = {ADDRESS: 1, VIEW: 2, CONFINED: 0, EXCEPT: 1, OWN: 1, SCOPE: 2, CLOSED: 0}
+WATCH, PATTERN = "watch", "pattern"
+_VALUES = {ADDRESS: 1, VIEW: 2, CONFINED: 0, EXCEPT: 1, OWN: 1, SCOPE: 2, CLOSED: 0, WATCH: 1, PATTERN: 1}
 EVERYTHING = "*"
 """The tenant of a view that sees every scope: the node's own."""
 ANYBODY = ""
@@ -33,6 +35,7 @@ class Fact:
     ADDRESS: an address (`of`) has the view `values[0]`. VIEW: a view has the namespace `values[0]`, for completion (empty: none),
     and the tenant `values[1]` (empty: none). CONFINED: a view. EXCEPT: of a view the group `values[0]`. OWN: `values[0]` is a
     scope of the view's own. SCOPE: a scope has the tenant `values[0]` and the group `values[1]` (empty: none). CLOSED: a group.
+    WATCH: a view belongs to the egress scope `values[0]`, a number. PATTERN: of such a scope the pattern `values[0]`.
     """
 
     kind: str
@@ -68,12 +71,15 @@ class ViewDelta:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What an asker may see. Equal sights see the same, so prepared replies are kept per sight."""
+    """What an asker may see, and what is watched for it (None: nothing). Equal sights see the same, so prepared replies are kept
+    per sight.
+    """
 
     tenant: str = ""
     confined: bool = False
     exceptions: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
+    watch: Watch | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -103,10 +109,13 @@ class Views:
         """The asker for every other address."""
         self.completing = False
         """Whether there is any view whose names are completed."""
+        self.watching = 0
+        """How many egress scopes somebody belongs to."""
         self._scopes: dict[str, tuple[str, str]] = {}
         self._views: dict[str, tuple[str, str]] = {}
         self._sets: dict[tuple[str, str], set[str]] = {}
         self._members: dict[str, set[str]] = {}
+        self._watchers: dict[str, set[str]] = {}
         self._closed: set[str] = set()
         self._confined: set[str] = set()
         self._by_view: dict[str, Asker] = {ANYBODY: self.anybody}
@@ -136,9 +145,10 @@ class Views:
             self._forget(fact)
         for fact in new:
             self._learn(fact)
-        for view in {fact.of for fact in gone | new if fact.kind in (VIEW, CONFINED, EXCEPT, OWN)}:
-            if view in self._by_view:
-                self._describe(view)
+        changed = {fact.of for fact in gone | new if fact.kind in (VIEW, CONFINED, EXCEPT, OWN, WATCH)}
+        changed.update(*(self._watchers.get(fact.of, ()) for fact in gone | new if fact.kind == PATTERN))
+        for view in changed & self._by_view.keys():
+            self._describe(view)
         groups = {fact.of for fact in gone | new if fact.kind == CLOSED}
         return {fact.of for fact in gone | new if fact.kind == SCOPE}.union(*(self._members.get(group, ()) for group in groups))
 
@@ -160,7 +170,11 @@ class Views:
             case Fact("confined", of, _):
                 self._confined.add(of)
             case Fact(kind, of, (value,)):
+                _check(fact)
                 self._sets.setdefault((kind, of), set()).add(value)
+                if kind == WATCH:
+                    self._watchers.setdefault(value, set()).add(of)
+        self.watching = len(self._watchers)
         self.facts.add(fact)
 
     def _forget(self, fact: Fact) -> None:
@@ -181,6 +195,9 @@ class Views:
                 self._confined.discard(of)
             case Fact(kind, of, (value,)):
                 _discard(self._sets, (kind, of), value)
+                if kind == WATCH:
+                    _discard(self._watchers, value, of)
+        self.watching = len(self._watchers)
 
     def _hold(self, view: str) -> Asker:
         """The asker of a view, with one fact more that needs it. Facts come in any order."""
@@ -203,7 +220,21 @@ class Views:
         asker.namespace = namespace.encode()
         asker.shared = asker.personal = None
         exceptions, own = (frozenset(self._sets.get((kind, view), ())) for kind in (EXCEPT, OWN))
-        asker.sight = Sight(tenant, view in self._confined, exceptions, own)
+        asker.sight = Sight(tenant, view in self._confined, exceptions, own, self._watch(view))
+
+    def _watch(self, view: str) -> Watch | None:
+        scopes = self._sets.get((WATCH, view), ())
+        patterns = [(int(scope), pattern) for scope in scopes for pattern in self._sets.get((PATTERN, scope), ())]
+        return Watch.of(patterns) if patterns else None
+
+
+def _check(fact: Fact) -> None:
+    """Raises ValueError for an egress scope or a pattern that is none."""
+    if fact.kind == PATTERN:
+        scope_number(fact.of)
+        pattern_key(fact.values[0])
+    elif fact.kind == WATCH:
+        scope_number(fact.values[0])
 
 
 def _discard(book: dict[K, set[str]], key: K, value: str) -> None:

@@ -29,6 +29,7 @@ from fairway_dns.counters import Counters
 from fairway_dns.direct import DirectLoop
 from fairway_dns.fixed import authorities_of, empty_zone, host_records
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.holding import Holder
 from fairway_dns.identity import Identity
 from fairway_dns.limits import ClientLimits, RateLimiter
 from fairway_dns.measure import NameKinds, Timings
@@ -68,6 +69,7 @@ class Worker:
         self._counters, self._timings, self._cache = Counters(), Timings(), Cache(clock)
         self._top = TopCounter(clock)
         self._prepared = Prepared()
+        self._holder = Holder(clock, self._counters)
         self._fixed = frozenset(host_records(config))
         self._table = Table(partial(empty_zone, config), self._changed)
         self._clock = clock
@@ -91,7 +93,7 @@ class Worker:
         self._query_log = QueryLog(config.query_log, clock) if config.query_log.on else None
         self._books = Books(self._timings, self._top, limiter, self._query_log)
         kinds = NameKinds(config.domain, dict(config.hosts), stubs)
-        self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity, kinds)
+        self._resolver = Resolver(self._table, *parts, self._prepared, completion, identity, kinds, self._holder)
         self._udp: list[UdpServer] = []
         self._tcp: list[TcpServer] = []
 
@@ -99,7 +101,8 @@ class Worker:
         """Serve until `stop` is set."""
         self._load()
         path = Path(self._config.feed)
-        client = FeedClient(path, self._table, self._state, self._stats, self._log, self._frames, self._top, self._query_log)
+        reports = self._stats, self._log, self._frames, self._top, self._query_log
+        client = FeedClient(path, self._table, self._state, *reports, self._holder)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await self._first_table(client)
         await self._listen()
@@ -128,6 +131,7 @@ class Worker:
             "forwarding": self._forwarder.pending,
             "connections": sum(one.held for one in self._tcp),
             "waiting": sum(one.waiting for one in self._udp),
+            "held": self._holder.held,
         }
         return Stats(dict(self._counters.values), self._timings.values, gauges)
 
@@ -146,6 +150,8 @@ class Worker:
 
     def _changed(self, moved: Moved) -> None:
         self._prepared.follow(self._table, moved)
+        if moved.patterns:
+            self._holder.forget()
 
     async def _close(self) -> None:
         await asyncio.gather(*(udp.close() for udp in self._udp), *(tcp.close() for tcp in self._tcp))
