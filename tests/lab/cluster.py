@@ -29,12 +29,13 @@ _serial = itertools.count()
 
 @dataclass(frozen=True)
 class PodSpec:
-    """A pod: where it runs, its labels, the port it answers on."""
+    """A pod: where it runs, its label `app`, the port it answers on."""
 
     name: str
     node: int
     app: str
     port: int = 8080
+    namespace: str = "shop"
 
 
 @dataclass
@@ -137,7 +138,7 @@ def cluster(
 
 def container_of(pod: PodSpec) -> dict[str, Any]:
     serve = [{"protocol": protocol, "port": pod.port} for protocol in ("TCP", "UDP")]
-    return {"name": pod.name, "namespace": "shop", "node": f"n{pod.node}", "serve": serve}
+    return {"name": pod.name, "namespace": pod.namespace, "node": f"n{pod.node}", "serve": serve}
 
 
 def node_of(name: str, number: int, **meta: Any) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def node_of(name: str, number: int, **meta: Any) -> dict[str, Any]:
 
 
 def pod_of(pod: PodSpec) -> dict[str, Any]:
-    meta = {"name": pod.name, "namespace": "shop", "labels": {"app": pod.app}, "uid": f"uid-{pod.name}"}
+    meta = {"name": pod.name, "namespace": pod.namespace, "labels": {"app": pod.app}, "uid": f"uid-{pod.name}"}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
