@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.lab.cni import call
 from fairway_kernel import netns
 from fairway_netlab.lab import Lab
 from fairway_netlab.probe import Target
+from fairway_netlab.session import LabSession
 
 pytestmark = pytest.mark.needs_root
 
@@ -77,9 +79,18 @@ def test_mtu_is_the_default_routes_unless_the_network_says_otherwise(lab: Callab
     assert mtu(mtu=1300) == 1300
 
 
-def test_aliases_labels_and_annotations_become_names_and_the_pod(lab: Callable[..., Lab]) -> None:
-    one = lab(system.topology("bridge", [system.container("web", port=8080), system.container("cli")]))
-    call(one, "web", "DEL", {})
+@pytest.fixture(scope="module")
+def one() -> Iterator[Lab]:
+    """A node on which `web` waits to be attached; each test leaves it so."""
+    with LabSession() as session:
+        # A name of its own: other sessions of this process count from one too.
+        containers = [system.container("web", port=8080), system.container("cli")]
+        made = session.up({"name": f"networks{os.getpid()}", **system.topology("bridge", containers)})
+        call(made, "web", "DEL", {})
+        yield made
+
+
+def test_aliases_labels_and_annotations_become_names_and_the_pod(one: Lab) -> None:
     runtime = {"aliases": {"fairway": ["DB"]}, "io.kubernetes.cri.pod-annotations": {"team": "red"}}
     args = {"cni": {"labels": [{"key": "app", "value": "web"}]}}
     ip, _ = plain(call(one, "web", "ADD", runtime, args=args))
@@ -93,9 +104,7 @@ def test_aliases_labels_and_annotations_become_names_and_the_pod(lab: Callable[.
     assert not one.exec("cli", ["getent", "ahostsv4", "db.shop.pod.cluster.local"]).stdout
 
 
-def test_host_ports_of_all_protocols_are_in_the_kernel(lab: Callable[..., Lab]) -> None:
-    one = lab(system.topology("bridge", [system.container("web")]))
-    call(one, "web", "DEL", {})
+def test_host_ports_of_all_protocols_are_in_the_kernel(one: Lab) -> None:
     ports = [{"hostPort": 9000 + n, "containerPort": 80, "protocol": name} for n, name in enumerate(("tcp", "UDP", "sctp"))]
     (ip, _) = plain(call(one, "web", "ADD", {"portMappings": [*ports, {"hostPort": 0, "containerPort": 1}]}))
     shown = "".join(system.on_node(one, "nft", "list", "map", "inet", "fairway", "hostport_any4").split())

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,36 @@ import pytest
 from tests.lab import system
 from tests.lab.cni import call
 
+from fairway_cli.client import Client
+from fairway_core.keys import Key
 from fairway_kernel import netns
 from fairway_netlab.lab import Lab
 from fairway_netlab.probe import Target
+from fairway_netlab.session import LabSession
 
 pytestmark = pytest.mark.needs_root
 
 PEERS = Path("/usr/lib/cni")
 
 
-@pytest.fixture
-def stage(lab: Callable[..., Lab]) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def node() -> Iterator[Lab]:
     containers = [system.container("web", port=8080, app="web"), system.container("cli"), system.container("third", port=8080)]
-    yield lab(system.topology("bridge", containers))
+    with LabSession() as session:
+        # A name of its own: other sessions of this process count from one too.
+        yield session.up({"name": f"others{os.getpid()}", **system.topology("bridge", containers)})
+
+
+@pytest.fixture
+def stage(node: Lab) -> Iterator[Lab]:
+    """The node with all three attached, and without anything declared."""
+    for name in ("web", "cli", "third"):
+        call(node, name, "DEL", {})
+        assert "code" not in call(node, name, "ADD", {})
+    yield node
+    declared = [item for plural in ("services", "networkpolicies") for item in system.objects(node, plural)]
+    keys = [Key(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]) for item in declared]
+    Client(str(node.node().socket)).delete(keys)
 
 
 def foreign(lab: Lab, name: str, command: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -130,4 +147,5 @@ def test_two_interfaces_with_ranges_routes_and_settings_of_their_own(stage: Lab)
     assert "10.99.0.10" in system.on_node(stage, "nft", "list", "set", "inet", "fairway", "masq_never4")
     for name in ("cli", "web"):
         call(stage, name, "DEL", {}, ifname="net1", **more)
-    assert state(stage, "cli", stage.address("web")) == "open", "the first interface is still there"
+    (pod,) = [item for item in system.objects(stage, "pods") if item["metadata"]["name"] == "web"]
+    assert state(stage, "cli", pod["status"]["podIP"]) == "open", "the first interface is still there"
