@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 
 import dns.edns
 import dns.message
@@ -20,6 +20,7 @@ from fairway_core.clock import SystemClock
 from fairway_dns.authority import standard_authorities
 from fairway_dns.books import Books
 from fairway_dns.cache import Cache
+from fairway_dns.config import Address
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder
 from fairway_dns.identity import Identity
@@ -71,12 +72,19 @@ def test_clients_do_not_share_a_limit_and_memory_is_bounded() -> None:
 class Server:
     """The sockets of a worker on loopback, in this process."""
 
-    def __init__(self, stack: ExitStack, qps: int = 0, udp: UdpLimits | None = None, tcp: TcpLimits | None = None) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        qps: int = 0,
+        udp: UdpLimits | None = None,
+        tcp: TcpLimits | None = None,
+        upstreams: Sequence[Address] = (),
+    ) -> None:
         clock, self.counters, prepared = SystemClock(), Counters(), Prepared()
         limiter = RateLimiter(qps, self.counters) if qps else None
         books = Books(Timings(), TopCounter(clock), limiter)
         authorities, log = standard_authorities("cluster.local"), logging.getLogger("test")
-        forwarder = Forwarder((), (), clock)
+        forwarder = Forwarder(upstreams, (), clock)
         resolver = Resolver(
             Table(Zone), authorities, Cache(clock), forwarder, self.counters, log, prepared, identity=Identity("node-7", 2.5)
         )  # fmt: skip
@@ -203,6 +211,46 @@ async def test_when_too_many_wait_the_newest_are_dropped(stack: ExitStack) -> No
                 await asyncio.sleep(0.01)
         assert [int.from_bytes(reply[:2], "big") for reply in replies(client)] == list(range(8))
         assert server.counters.values["overload:"] == 42
+
+
+async def test_one_client_cannot_take_all_places_of_those_who_wait_for_upstreams(stack: ExitStack) -> None:
+    upstream = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    upstream.bind(("127.0.0.1", 0))
+    upstream.setblocking(False)
+    limits = UdpLimits(pending=8, per_client=5)
+    async with Server(stack, udp=limits, upstreams=[Address(*upstream.getsockname())]) as server:
+
+        async def count(name: str, least: int) -> None:
+            async with asyncio.timeout(10):
+                while server.counters.values.get(name, 0) < least:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        async def answer(client: socket.socket, least: int) -> list[int]:
+            found: list[int] = []
+            async with asyncio.timeout(10):
+                while len(found) < least:
+                    with suppress(BlockingIOError):
+                        data, back = upstream.recvfrom(4096)
+                        upstream.sendto(data[:2] + b"\x81\x80" + data[4:], back)
+                        continue
+                    await asyncio.sleep(0.01)
+                    found += [int.from_bytes(reply[:2], "big") for reply in replies(client)]
+            return sorted(found)
+
+        loud, quiet = server.client("127.0.0.2"), server.client("127.0.0.3")
+        for number in range(20):
+            loud.send(dns.message.make_query(f"n{number}.example", "A", id=number).to_wire())
+        await count("overload:", 15)
+        for number in range(5):
+            quiet.send(dns.message.make_query(f"q{number}.example", "A", id=number).to_wire())
+        await count("overload:", 17)
+        assert server.counters.values["queries:A"] == 25
+        assert await answer(loud, 5) == [0, 1, 2, 3, 4]
+        assert await answer(quiet, 3) == [0, 1, 2]
+        # The places are free again.
+        loud.send(dns.message.make_query("more.example", "A", id=77).to_wire())
+        assert await answer(loud, 1) == [77]
+        assert server.counters.values["overload:"] == 17
 
 
 async def test_options_are_answered_only_if_they_are_asked_for(stack: ExitStack) -> None:

@@ -1,0 +1,91 @@
+"""Loops with several workers on one port: a probe may come back to the wrong one."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import dns.message
+import pytest
+from tests.lab.nameservers import Udp, asked, inside, until
+
+from fairway_core.clock import SystemClock
+from fairway_dns import loop as loops
+from fairway_dns.authority import standard_authorities
+from fairway_dns.cache import Cache
+from fairway_dns.config import Address
+from fairway_dns.counters import Counters
+from fairway_dns.forward import Forwarder
+from fairway_dns.prepared import Prepared
+from fairway_dns.resolver import Resolver
+from fairway_dns.sockets import listen_udp
+from fairway_dns.table import Table
+from fairway_dns.udp import UdpServer
+from fairway_dns.wire import HINFO
+from fairway_dns.zone import Zone
+
+pytestmark = pytest.mark.needs_root
+HOST, PORT = "127.0.0.10", 5310
+
+
+class Member:
+    """What a worker has, on a port that it shares."""
+
+    def __init__(self) -> None:
+        clock, self.counters, prepared, log = SystemClock(), Counters(), Prepared(), logging.getLogger("test")
+        self.uplink = Forwarder([Address("127.0.0.2")], (), clock, counters=self.counters, log=log)
+        parts = standard_authorities("cluster.local"), Cache(clock), self.uplink, self.counters, log
+        self.udp = UdpServer(listen_udp(HOST, PORT), Resolver(Table(Zone), *parts, prepared), prepared, clock, self.counters)
+        self.udp.start()
+
+    def count(self, name: str) -> int:
+        return self.counters.values.get(name, 0)
+
+
+def door(member: Member) -> socket.socket:
+    """A socket whose datagrams the kernel gives to this one."""
+    for _ in range(200):
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("127.0.0.2", 0))
+        made.connect((HOST, PORT))
+        made.settimeout(2)
+        before = member.count("queries:A")
+        made.send(dns.message.make_query("localhost", "A").to_wire())
+        while member.count("queries:A") == before and member.udp._burst():
+            pass
+        if member.count("queries:A") > before:
+            made.setblocking(False)
+            return made
+        made.close()
+    raise AssertionError("the kernel never chooses this one")
+
+
+def test_each_worker_finds_the_loop_though_the_first_probes_go_astray(
+    namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loops, "WAIT", 0.3)
+
+    async def body() -> None:
+        members = Member(), Member()
+        doors = [door(member) for member in members]
+        probes: list[bytes] = []
+
+        def back(data: bytes) -> None:
+            if dns.message.from_wire(data).question[0].rdtype == HINFO:
+                probes.append(data)
+                # The first two go to one, so that the other's is lost; all later ones to the other.
+                doors[0 if len(probes) <= 2 else 1].send(data)
+
+        await Udp(back).start("127.0.0.2")
+        for member in members:
+            member.uplink.ask(asked(), lambda _response: None)
+        await until(lambda: all(member.count("loops:") == 1 for member in members), 10)
+        assert len(probes) == 3
+        assert caplog.text.count("sends our questions back") == 2
+        for member in members:
+            await member.udp.close(0)
+            await member.uplink.close()
+        for one in doors:
+            one.close()
+
+    inside(namespace, body)
