@@ -23,6 +23,7 @@ from fairway_agent.control import AgentControl
 from fairway_agent.dataplane import Dataplane
 from fairway_agent.dnstop import DnsTop
 from fairway_agent.drift import Drift
+from fairway_agent.egress import LearnedAddresses
 from fairway_agent.freshness import Freshness, Progress
 from fairway_agent.health_server import HealthServer, place_of
 from fairway_agent.live import DNS, NFT, LiveRevisions
@@ -54,11 +55,13 @@ from fairway_core.clock import SystemClock
 from fairway_core.model import HostPort
 from fairway_dns.compile import ZoneCompiler
 from fairway_dns.config import WorkerConfig
+from fairway_dns.egress import EgressCompiler
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.rules import DnsRulesCompiler
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_dns.viewcompile import ViewCompiler, ViewRules
 from fairway_dns.visibility import ALL, POLICY
+from fairway_dns.watch import EgressRules, NoEgressRules
 from fairway_kernel import netns
 from fairway_kernel.conntrack import Conntrack, Match, Tuple
 from fairway_kernel.link.manager import KernelLinks
@@ -80,7 +83,10 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Agent:
     """One node's agent. `run` ends when it is cancelled, or raises what made going on impossible."""
 
-    def __init__(self, config: Config, log: logging.Logger) -> None:
+    def __init__(self, config: Config, log: logging.Logger, egress: EgressRules | None = None) -> None:
+        """`egress` tells which names open ways out for whom; no policy does that yet."""
+        self._egress = egress or NoEgressRules()
+        self._egress_rules = EgressCompiler(self._egress)
         self._config = config
         self._log = log
         self._clock = SystemClock()
@@ -124,8 +130,10 @@ class Agent:
             feed.queries = queries.take
             await feed.start()
             stack.push_async_callback(feed.close)
-            names = self._names(feed)
+            names = self._names(feed, reconciler)
             reconciler.subscribe(names)
+            learned = self._learned(feed, reconciler)
+            reconciler.subscribe(learned)
             objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs, read_only=self._clustered)
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
@@ -133,6 +141,8 @@ class Agent:
                 group.create_task(health.run())
                 group.create_task(self._reports.run(store, reconciler))
                 await reconciler.synced.wait()
+                group.create_task(learned.run())
+                await names.told()
                 await asyncio.to_thread(node.ensure)
                 await peers.ensure()
                 group.create_task(peers.run())
@@ -228,7 +238,7 @@ class Agent:
             LibnftablesRunner(),
             ServiceCompiler(config.node.name, cidrs),
             self._policy,
-            (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), self._dns_rules),
+            (PinCompiler(cidrs, config.node.nonMasqueradeCIDRs), self._dns_rules, self._egress_rules),
             conntrack,
             log,
         )
@@ -283,17 +293,22 @@ class Agent:
         node, freshness = self._config.node.name, Freshness(self._clock, progress)
         return HealthServer(node, place_of(self._config.health_address), freshness, self._clock, self._problems)
 
-    def _names(self, feed: ZoneFeed) -> Names:
+    def _learned(self, feed: ZoneFeed, reconciler: Reconciler) -> LearnedAddresses:
+        learned = LearnedAddresses(self._egress, self._egress_rules, reconciler.commit_beside, self._clock, self._problems)
+        feed.learned = learned.learn
+        return learned
+
+    def _names(self, feed: ZoneFeed, reconciler: Reconciler) -> Names:
         config = self._config
         listen = tuple(config.dns.listen)
         compiler = ZoneCompiler(config.cluster.domain, listen, scoped=self._scoped)
         rules = ViewRules(config.dns.visibility, config.dns.completion, config.node.name, listen)
-        views = ViewCompiler(rules, self._policy.reach() if rules.visibility == POLICY else None)
+        views = ViewCompiler(rules, self._policy.reach() if rules.visibility == POLICY else None, self._egress)
         self._metrics.registry.register(LiveCollector(self._live))
         self._metrics.registry.register(WorkerCollector(feed))
         self._metrics.registry.register(ProblemCollector(self._problems))
         self._metrics.registry.register(GapCollector(self._reports.gaps))
-        return Names(compiler, views, feed, self._live, self._problems)
+        return Names(compiler, views, feed, self._live, self._problems, reconciler.call)
 
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
         paths, log = self._config.paths, self._log.getChild("dns")

@@ -52,6 +52,7 @@ class Dataplane:
     ) -> None:
         self._compilers: tuple[Compiler, ...] = (services, policy, *others)
         self._services = services
+        self._others = tuple(others)
         self._policy = policy
         self._conntrack = conntrack
         self._log = log
@@ -75,6 +76,15 @@ class Dataplane:
         """Bring the kernel from `before` to `after`. Raises KernelError; the next step or `retry` then tries again."""
         for compiler in self._compilers:
             for owner, elements in compiler.update(before, after, touched).items():
+                self.tables.declare(owner, elements)
+        return self.retry()
+
+    def step_beside(self, world: World) -> Applied:
+        """Commit what the compilers that do not follow the world alone have to say; `world` is that of the last step. Raises
+        KernelError.
+        """
+        for compiler in self._others:
+            for owner, elements in compiler.update(world, world, frozenset()).items():
                 self.tables.declare(owner, elements)
         return self.retry()
 

@@ -99,6 +99,17 @@ class Reconciler:
         """Wait until the world is at `revision`, live or not; False if that takes unreasonably long."""
         return await self._worlds.wait(revision, [WORLD], SEEN_SECONDS)
 
+    async def commit_beside(self) -> None:
+        """Bring into the kernel what was told to compilers past the world, behind the step that is being worked on, if any.
+        Raises KernelError.
+        """
+        world = self.world
+        await self._in_thread(lambda: self._dataplane.step_beside(world))
+
+    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Have it called in the thread of the steps: behind those told of so far, before the next one."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, function)
+
     def request_verify(self) -> None:
         """Compare the kernel in full at the next opportunity: something else may have changed our tables."""
         self._verify = True

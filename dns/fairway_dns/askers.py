@@ -13,19 +13,20 @@ from fairway_dns.visibility import ANY_SOURCE, Source
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What pods have in common that get the same answers: `namespace` for completion (empty: none), tenant, identities, and the
-    services they themselves answer for.
+    """What pods have in common that get the same answers: `namespace` for completion (empty: none), tenant, identities, the
+    services they themselves answer for, and the egress scopes whose names are `watched` for them.
     """
 
     namespace: str = ""
     tenant: str = ""
     source: Source = ANY_SOURCE
     own: frozenset[str] = frozenset()
+    watched: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
         """Equal views have equal names, in whatever order they came about."""
-        content = repr((self.namespace, self.tenant, self.source, sorted(self.own)))
+        content = repr((self.namespace, self.tenant, self.source, sorted(self.own), sorted(self.watched)))
         return blake2b(content.encode(), digest_size=9).hexdigest()
 
 

@@ -6,7 +6,7 @@ attachment has, what policy hides. Services that lead to the same are one group,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fairway_core.delta import DeltaTracker
@@ -17,8 +17,9 @@ from fairway_dns.askers import AskerBook, View
 from fairway_dns.exceptions import ExceptionBook
 from fairway_dns.groups import GroupBook, scope_of
 from fairway_dns.tenants import TenantBook
-from fairway_dns.views import ADDRESS, EVERYTHING, OWN, SCOPE, VIEW, Fact, ViewDelta
+from fairway_dns.views import ADDRESS, EVERYTHING, OWN, PATTERN, SCOPE, VIEW, WATCH, Fact, ViewDelta
 from fairway_dns.visibility import ALL, NOBODY, POLICY, NoChanges, Reach, Unjudged, source_of
+from fairway_dns.watch import EgressRules, NoEgressRules
 
 NODE_VIEW = "node"
 LOOPBACK = ("127.0.0.1", "::1")
@@ -43,12 +44,16 @@ class ViewCompiler:
     costs time in what it touches (see `ExceptionBook`); a change of a tenant time in the namespaces.
     """
 
-    def __init__(self, rules: ViewRules, reach: Reach | None = None) -> None:
-        """`reach` is needed for visibility policy, and for nothing else. Raises ValueError if it is missing there."""
+    def __init__(self, rules: ViewRules, reach: Reach | None = None, egress: EgressRules | None = None) -> None:
+        """`reach` is needed for visibility policy, and for nothing else. Raises ValueError if it is missing there. `egress` tells
+        which names are watched for whom.
+        """
         if rules.visibility == POLICY and reach is None:
             raise ValueError("visibility policy without anybody who knows the policy")
         self._rules = rules
         self._reach: Reach = reach or Unjudged()
+        self._egress: EgressRules = egress or NoEgressRules()
+        self._patterns: Mapping[int, frozenset[str]] = {}
         self._tenants = TenantBook()
         self._groups = GroupBook(self._reach)
         self._askers = AskerBook()
@@ -69,6 +74,8 @@ class ViewCompiler:
         """The facts that appear and go between two worlds. The first call has an empty `before` and every key in `touched`."""
         worlds = before, after
         attachments = set(_attachments(worlds, touched))
+        attachments.update(*(after.keys_at(ATTACHMENT_POD, pod.namespace, pod.name) for pod in self._egress.take_changes()))
+        self._update_patterns()
         if self.scoped:
             self._update_scoped(worlds, touched, attachments)
         else:
@@ -76,6 +83,14 @@ class ViewCompiler:
         pending = self._tracker.pending()
         self._tracker.committed(pending)
         return ViewDelta(frozenset(pending.add), frozenset(pending.delete))
+
+    def _update_patterns(self) -> None:
+        before, self._patterns = self._patterns, self._egress.patterns()
+        if before is self._patterns:
+            return
+        for scope in before.keys() | self._patterns.keys():
+            facts = (Fact(PATTERN, str(scope), (pattern,)) for pattern in self._patterns.get(scope, ()))
+            self._tracker.declare(("pattern", str(scope)), dict.fromkeys(facts, True))
 
     def _update_scoped(self, worlds: tuple[World, World], touched: frozenset[Key], attachments: set[Key]) -> None:
         after = worlds[1]
@@ -164,20 +179,24 @@ class ViewCompiler:
     def _view_of(self, attachment: Attachment) -> View | None:
         """None if there is nothing to know."""
         namespace = attachment.pod_namespace if self._rules.completion and attachment.search_completion else ""
+        pod = Key("Pod", attachment.pod_namespace, attachment.pod_name)
+        watched = self._egress.scopes(pod)
         if not self.scoped:
-            return View(namespace) if namespace else None
+            return View(namespace, watched=watched) if namespace or watched else None
         tenant = self._tenants.of(attachment.pod_namespace)
         if not self._judging:
-            return View(namespace, tenant)
-        numbers = self._reach.numbers(Key("Pod", attachment.pod_namespace, attachment.pod_name))
+            return View(namespace, tenant, watched=watched)
+        numbers = self._reach.numbers(pod)
         own = frozenset(map(scope_of, self._groups.at(numbers)))
-        return View(namespace, tenant, source_of(numbers), own)
+        return View(namespace, tenant, source_of(numbers), own, watched)
 
 
 def _facts(view: View) -> Iterator[Fact]:
     yield Fact(VIEW, view.name, (view.namespace, view.tenant))
     for scope in view.own:
         yield Fact(OWN, view.name, (scope,))
+    for number in view.watched:
+        yield Fact(WATCH, view.name, (str(number),))
 
 
 def _pods(touched: Iterable[Key]) -> Iterator[Key]:

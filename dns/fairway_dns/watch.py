@@ -73,8 +73,8 @@ def _with(some: Scopes, more: Scopes) -> Scopes:
 
 
 class EgressRules(Protocol):
-    """Who may connect to which names: what a policy that knows names must tell. Called on the event loop, and `patterns` from any
-    thread.
+    """Who may connect to which names: what a policy that knows names must tell. Asked while no step of the world is being worked
+    on; `patterns` at any time, by any thread.
     """
 
     def patterns(self) -> Mapping[int, frozenset[str]]:
