@@ -234,3 +234,12 @@ async def test_aliases_say_what_they_said(node: Node) -> None:
     said = read_alias(alias_of(item))
     assert said and (said.network, said.pod_namespace, said.pod_name, said.container_id) == ("net", "shop", "web", "c1")
     assert read_alias(alias_of(replace(item, pod_name="p" * SIZE))) is None, "a name that was cut is none"
+
+
+async def test_where_an_api_server_has_the_pods_none_is_written(node: Node) -> None:
+    before = await attached(node)
+    fresh = forgetful(node)
+    fresh.control.owns_pods = False
+    await fresh.recoverer.run()
+    assert fresh.attachments == [replace(told(before), pod_declared=True)]
+    assert not [line for line in fresh.control.log if "Pod" in line]

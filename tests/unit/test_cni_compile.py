@@ -93,7 +93,7 @@ def test_names_fit_the_kernel_and_tell_attachments_apart() -> None:
     for who in identities:
         assert len(who.host_ifname("bridge")) == 14
     item = replace(attachment(), container_id="x" * 300)
-    assert len(veth_of(item).alias) == 255
+    assert len(veth_of(item).alias) == 254
 
 
 def test_ports_open_in_the_families_of_their_address() -> None:
