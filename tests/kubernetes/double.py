@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from tests.kubernetes.objects import ObjectWrites
 from tests.kubernetes.writes import RefusalError, Writes
 
 from fairway_core.keys import KINDS, Kind
@@ -63,6 +64,7 @@ class Double:
         self.requests: list[tuple[str, str]] = []
         self.forbidden: set[str] = set()
         self.writes = Writes(self._node, self.put)
+        self.objects = ObjectWrites(self._objects, self.put, self.delete)
         self.collections = {_path(kind): Collection(kind) for kind in KINDS if kind.name != "Attachment"}
         self._moved = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -181,11 +183,15 @@ class Double:
             fault = Fault(verb, 403)
         if fault.status:
             return _status(fault.status, "Forbidden" if fault.status == 403 else "InternalError", "refused by the test")
+        what = (request.method, request.path, request.content_type, await request.read())
         try:
-            code, document = self.writes.carry_out(request.method, request.path, request.content_type, await request.read())
+            code, document = (self.writes if self.writes.knows(*what[:3]) else self.objects).carry_out(*what)
         except RefusalError as refusal:
             return _status(refusal.code, refusal.reason, refusal.message, cause=refusal.cause)
         return web.json_response(document, status=code)
+
+    def _objects(self, path: str) -> dict[tuple[str, str], dict[str, Any]] | None:
+        return self.collections[path].objects if path in self.collections else None
 
     def _node(self, name: str) -> dict[str, Any] | None:
         return self.collections["/api/v1/nodes"].objects.get(("", name))

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,14 +23,22 @@ PORT = 6443
 class ServedDouble:
     """Starts as soon as the namespace exists; every call is carried out on the double's own loop."""
 
-    def __init__(self, namespace: Path, address: str = "127.0.0.1") -> None:
-        """`address` is where those who use it find it; it listens on all."""
+    namespace = "shop"
+    service_cidrs: Sequence[str] = ("10.96.0.0/16", "fd00:10:96::/112")
+
+    def __init__(self, namespace: Path | None, address: str = "127.0.0.1") -> None:
+        """`address` is where those who use it find it; it listens on all. Without a namespace: here, on a port of loopback."""
         self._namespace = namespace
-        self._address = address
+        self._url = f"http://{address}:{PORT}"
+        self._served = threading.Event()
         self._double = Double(bookmarks=1.0, token="secret")
         self._loop = asyncio.new_event_loop()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def node(self, name: str) -> str:
+        """What a laboratory's node is called in the cluster."""
+        return name
 
     def kubeconfig(self, path: Path) -> Path:
         """A kubeconfig for it, written to `path`."""
@@ -39,7 +47,7 @@ class ServedDouble:
             "kind": "Config",
             "current-context": "lab",
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "node"}}],
-            "clusters": [{"name": "lab", "cluster": {"server": f"http://{self._address}:{PORT}"}}],
+            "clusters": [{"name": "lab", "cluster": {"server": self._url}}],
             "users": [{"name": "node", "user": {"token": "secret"}}],
         }
         path.write_text(json.dumps(document))
@@ -72,6 +80,7 @@ class ServedDouble:
 
     def start(self) -> None:
         self._thread.start()
+        assert self._namespace or self._served.wait(10), "the double does not listen"
 
     def close(self) -> None:
         self._ended.set()
@@ -100,15 +109,22 @@ class ServedDouble:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _serve(self) -> None:
-        while not self._namespace.exists() and not self._ended.is_set():  # noqa: ASYNC110
+        listener = await listen_in(self._namespace, self._ended.is_set) if self._namespace else None
+        if listener or not self._namespace:
+            url = await self._double.start(listener)
+            self._url = self._url if self._namespace else url
+            self._served.set()
+
+
+async def listen_in(namespace: Path, ended: Callable[[], bool]) -> socket.socket | None:
+    """A listener inside a namespace that is about to be made; None if it never is."""
+    while not namespace.exists() and not ended():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and not ended():
+        try:
+            return netns.run_in(str(namespace), lambda: socket.create_server(("0.0.0.0", PORT)))
+        except (OSError, KernelError):
+            # The name is there a moment before the namespace is.
             await asyncio.sleep(0.01)
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            try:
-                listener = netns.run_in(str(self._namespace), lambda: socket.create_server(("0.0.0.0", PORT)))
-            except (OSError, KernelError):
-                # The name is there a moment before the namespace is.
-                await asyncio.sleep(0.01)
-                continue
-            await self._double.start(listener)
-            return
+    return None

@@ -31,6 +31,10 @@ class Writes:
     terminating: set[str] = field(default_factory=set)
     conditions: int = 0
 
+    def knows(self, method: str, path: str, content_type: str) -> bool:
+        """Whether this is what an agent writes."""
+        return "/events" in path or content_type == STRATEGIC
+
     def carry_out(self, method: str, path: str, content_type: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and object. Raises RefusalError."""
         document = json.loads(body)

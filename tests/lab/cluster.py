@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kubernetes.live import LiveServer
 from tests.kubernetes.serve import ServedDouble
 from tests.lab.system import eventually
 
@@ -24,6 +25,7 @@ PODS = {4: "10.244.{}.0/24", 6: "fd00:10:24{}::/64"}
 SERVICES = ["10.96.0.0/16", "fd00:10:96::/112"]
 CLIENT = {"name": "client", "serve": [{"port": 9000}]}
 READY = {"ready": True, "serving": True, "terminating": False}
+Server = ServedDouble | LiveServer
 _serial = itertools.count()
 
 
@@ -43,7 +45,7 @@ class Cluster:
     """`size` nodes n1, n2 …; hosts `api` (the server) and `client`."""
 
     lab: Lab
-    server: ServedDouble
+    server: Server
 
     def routes(self, node: str) -> dict[str, str]:
         """Routes to other nodes' pods: network to gateway."""
@@ -65,12 +67,12 @@ class Cluster:
         items = call(self.lab.node(node).socket, "GET", f"/v1/objects/{plural}")["items"]
         return any(item["metadata"]["name"] == name for item in items)
 
-    def report(self, *pods: PodSpec) -> None:
+    def report(self, *pods: PodSpec, ready: bool = True) -> None:
         """What kubelets write when containers run: other nodes learn addresses from there."""
         for pod in pods:
             ips = [{"ip": ip} for ip in self.lab.addresses(pod.name)]
-            ready = [{"type": "Ready", "status": "True"}]
-            self.server.put({**pod_of(pod), "status": {"phase": "Running", "podIPs": ips, "conditions": ready}})
+            conditions = [{"type": "Ready", "status": str(ready)}]
+            self.server.put({**pod_of(pod), "status": {"phase": "Running", "podIPs": ips, "conditions": conditions}})
 
     def publish(self, service: str, *pods: str, **spec: Any) -> None:
         """A Service with endpoints on these pods, known and live everywhere."""
@@ -116,29 +118,39 @@ def cluster(
     modes: Sequence[str] = ("bridge", "routed"),
     config: Mapping[str, Any] | None = None,
     objects: Sequence[Mapping[str, Any]] = (),
+    serve: Callable[[Path, str], Server] = ServedDouble,
 ) -> Iterator[Cluster]:
-    """Build it: nodes take their podCIDRs from their Node objects, and wire as `modes` say, by turns."""
+    """Build it: nodes take their podCIDRs from their Node objects, and wire as `modes` say, by turns.
+
+    `serve` makes the API server that listens in a namespace, at an address there.
+    """
     name = f"k8c{os.getpid()}-{next(_serial)}"
     address = LINK[4].format(size + 1)
-    server = ServedDouble(Path(f"/run/netns/fwlab-{name}.api"), address)
+    server = serve(Path(f"/run/netns/fwlab-{name}.api"), address)
     store = {"kind": "kubernetes", "kubeconfig": str(server.kubeconfig(directory / f"{name}.kubeconfig"))}
-    settings = {"store": store, "cluster": {"serviceCIDRs": SERVICES}, **(config or {})}
-    nodes = [{"name": f"n{n + 1}", "podCIDRs": [], "mode": modes[n % len(modes)], "config": settings} for n in range(size)]
+    settings = {"store": store, "cluster": {"serviceCIDRs": list(server.service_cidrs)}, **(config or {})}
+    nodes = [
+        {"name": node, "podCIDRs": [], "mode": mode, "config": {"node": {"name": server.node(node)}, **settings}}
+        for node, mode in zip((f"n{number + 1}" for number in range(size)), itertools.cycle(modes), strict=False)
+    ]
     link = {"nodes": [node["name"] for node in nodes], "hosts": ["api", "client"], "subnets": SUBNETS, "routes": False}
     topology = {"name": name, "nodes": nodes, "hosts": [{"name": "api"}, CLIENT], "links": [link]}
     server.start()
     try:
         server.put(*(node_of(f"n{number}", number) for number in range(1, size + 1)), *map(pod_of, pods), *objects)
-        made = Cluster(make({**topology, "containers": list(map(container_of, pods))}), server)
+        guests = [container_of(pod, server.namespace) for pod in pods]
+        made = Cluster(make({**topology, "containers": guests}), server)
         made.report(*pods)
         yield made
     finally:
         server.close()
 
 
-def container_of(pod: PodSpec) -> dict[str, Any]:
+def container_of(pod: PodSpec, shop: str = "shop") -> dict[str, Any]:
+    """Its container; `shop` is what that namespace is called here."""
+    namespace = shop if pod.namespace == "shop" else pod.namespace
     serve = [{"protocol": protocol, "port": pod.port} for protocol in ("TCP", "UDP")]
-    return {"name": pod.name, "namespace": pod.namespace, "node": f"n{pod.node}", "serve": serve}
+    return {"name": pod.name, "namespace": namespace, "node": f"n{pod.node}", "serve": serve}
 
 
 def node_of(name: str, number: int, **meta: Any) -> dict[str, Any]:
