@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import pairwise
 
 from fairway_core.errors import UserError
 from fairway_dns.limits import ClientLimits
@@ -87,6 +88,14 @@ class WorkerConfig:
         log = ("--query-log", self.query_log.word()) if self.query_log.on else ()
         limits = ("--client-qps", str(self.limits.qps), "--client-connections", str(self.limits.connections))
         return (*head, *upstream, *ranges, *hosts, *stubs, *plain, *limits, *log, *tls, *views)
+
+
+def listening(argv: Sequence[str]) -> tuple[tuple[Address, ...], str]:
+    """Of a command line made by `WorkerConfig.argv`: the addresses it listens on, and its domain."""
+    options = list(pairwise(argv))
+    port = next((int(value) for word, value in options if word == "--port"), PORT)
+    domain = next((value for word, value in options if word == "--domain"), "cluster.local")
+    return tuple(Address(value, port) for word, value in options if word == "--listen"), domain
 
 
 def parse_address(text: str) -> Address:

@@ -156,6 +156,12 @@ class Resolver:
             self._teach(self._prepared, asker, data, query, found, reply, until)
         return reply
 
+    def probe(self, data: bytes) -> bytes | None:
+        """The reply to a question of the agent's own about a name of ours: found as for anybody, but counted for nobody."""
+        query = parse_query(data)
+        found = self._local(query, self._table.views.anybody) if query is not None else None
+        return self._render(query, found, tcp=False) if query is not None and isinstance(found, Tail) else None
+
     def count(self, query: Query, tcp: bool) -> None:
         """A query came in."""
         self._counters.query(query.qtype, "tcp" if tcp else "udp")

@@ -7,10 +7,11 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from fairway_dns.health import Patience, Pulse, silent
+from fairway_dns.config import listening
+from fairway_dns.health import Patience, Pulse, deaf, silent
+from fairway_dns.knock import unanswered
 from fairway_dns.process import Running, alive, ended, kill, read_pid_file, readable, spawn, terminate, write_pid_file
 
 READY_VARIABLE = "FAIRWAY_READY_FD"
@@ -20,14 +21,13 @@ FIRST_DELAY = 0.1
 LAST_DELAY = 10.0
 STABLE = 30.0
 """Seconds after which a worker counts as stable, so that its next death is answered without delay again."""
-MOST_MISSES = 256
-"""If nobody ever answers, the fault is hardly the worker's: each further one is given twice the time, up to this."""
 
 
 class WorkerSupervisor:
     """Promise: while started, exactly one worker with `argv` runs (after a death a new one follows, with growing delay); one
     with other arguments is replaced without a gap: the new one is ready before the old one is told to stop. With a `pulse`, one
-    that lives but gives no sign of it is killed once its successor is ready. Cancelling or `detach` leaves the worker running.
+    that lives but gives no sign of it, or leaves queries lying, is killed once its successor is ready. Cancelling or `detach`
+    leaves the worker running.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class WorkerSupervisor:
         self.restarts = 0
         """Workers started after a death."""
         self.hung = 0
-        """Workers killed because they gave no sign of life."""
+        """Workers killed because they gave no sign of life, or left queries lying."""
 
     @property
     def pid(self) -> int | None:
@@ -136,27 +136,32 @@ class WorkerSupervisor:
     async def _lasts(self, running: Running) -> bool:
         """Wait until the worker ended (False) or hangs (True)."""
         end = asyncio.create_task(ended(running))
-        tasks: list[asyncio.Task[object]] = [end]
-        if self._pulse is not None:
-            tasks.append(asyncio.create_task(silent(self._pulse, running.pid, self._patience)))
+        watching = self._watching(self._pulse, running) if self._pulse is not None else {}
+        tasks: list[asyncio.Task[object]] = [end, *watching]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if end.done():
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if end in done:
                 self._log.warning("dns worker %d ended", running.pid)
                 return False
-            misses = self._patience.misses * 2
-            met = tasks[1].result()
-            self._patience = self._first_patience if met else replace(self._patience, misses=min(misses, MOST_MISSES))
+            task = done.pop()
+            self._log.error("dns worker %d %s and is replaced", running.pid, watching[task])
+            self._patience = self._first_patience if task.result() else self._patience.doubled()
             return True
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _watching(self, pulse: Pulse, running: Running) -> dict[asyncio.Task[object], str]:
+        """What ends when the worker is to be given up, with the reason. Their results: whether it ever did its work."""
+        addresses, domain = listening(running.argv)
+        dumb = silent(pulse, running.pid, self._patience)
+        idle = deaf(pulse, running.pid, addresses, lambda address: unanswered(address, domain), self._patience)
+        return {asyncio.create_task(dumb): "gives no sign of life", asyncio.create_task(idle): "leaves queries lying"}
+
     async def _relieve(self, old: Running) -> None:
         """Put a successor beside a worker that hangs, then end that one: it holds its share of the queries until then."""
         self.hung += 1
-        self._log.error("dns worker %d gives no sign of life and is replaced", old.pid)
         try:
             self._running = await self._launch()
         except OSError as error:

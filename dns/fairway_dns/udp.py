@@ -14,6 +14,7 @@ from fairway_dns.books import Books
 from fairway_dns.counters import Counters
 from fairway_dns.direct import unwatch, watch
 from fairway_dns.fastcache import Entry, FastCache
+from fairway_dns.knock import MARK, packed
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -73,6 +74,8 @@ class UdpServer:
         self._total = 0
         self._idle = asyncio.Event()
         self._closed = False
+        self._own = packed(listener)
+        self._read = counters.named("read", str(listener.getsockname()[0]))
 
     @property
     def waiting(self) -> int:
@@ -204,14 +207,23 @@ class UdpServer:
         one.
         """
         datagrams = self._batch.receive()
+        self._read[0] += len(datagrams)
         if datagrams and self._limiter is not None:
             now = self._clock.monotonic()
-            for slot in range(len(datagrams)):
-                if not self._limiter.admit(client_of(self._batch.sender(slot)), now):
+            for slot, data in enumerate(datagrams):
+                client = client_of(self._batch.sender(slot))
+                knocks = data.endswith(MARK) and client == self._own
+                if not knocks and not self._limiter.admit(client, now):
                     datagrams[slot] = b""
         if self._top.open and datagrams:
             self._top.sample(datagrams, lambda slot: client_of(self._batch.sender(slot)))
         return datagrams
+
+    def _knocked(self, data: bytes, sender: bytes) -> None:
+        """The agent wants to know whether we are there."""
+        reply = self._resolver.probe(data)
+        if reply is not None:
+            self._send(reply, sender)
 
     def _next_slice(self) -> None:
         self._work(self._limits.slice)
@@ -226,11 +238,15 @@ class UdpServer:
                 self._answer(*self._waiting.popleft())
 
     def _answer(self, data: bytes, sender: bytes, since: float) -> None:
-        reply = self._resolver.handle(data, tcp=False, client=client_of(sender))
+        client = client_of(sender)
+        if data.endswith(MARK) and client == self._own:
+            self._knocked(data, sender)
+            return
+        reply = self._resolver.handle(data, tcp=False, client=client)
         if isinstance(reply, bytes):
             self._send(reply, sender)
             took = self._clock.monotonic() - since
-            self._books.answered(reply, client_of(sender), took, forwarded=False, transport="udp")
+            self._books.answered(reply, client, took, forwarded=False, transport="udp")
         elif reply is not None:
             self._later(reply, sender, since)
 

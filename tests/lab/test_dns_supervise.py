@@ -16,9 +16,11 @@ import dns.message
 import dns.query
 import pytest
 
-from fairway_dns.config import WorkerConfig
+from fairway_dns.config import Address, WorkerConfig
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.health import Patience
+from fairway_dns.knock import unanswered
+from fairway_dns.limits import ClientLimits
 from fairway_dns.process import alive, read_pid_file
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_kernel.netns import run_in
@@ -36,9 +38,21 @@ def inside(namespace: str, body: Callable[[], Awaitable[None]]) -> None:
     run_in(namespace, lambda: asyncio.run(run()))
 
 
-def supervisor(path: Path, port: int = 53, host: str = "127.0.0.1", feed: ZoneFeed | None = None) -> WorkerSupervisor:
-    config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / "zone"))
-    return WorkerSupervisor(config.argv(sys.executable), path / "run" / "dns-0.pid", LOG, feed, Patience(0.15, 8))
+QUICK = Patience(0.15, 8)
+KNOCKING = Patience(0.5, 20, 0.2, 3)
+
+
+def supervisor(
+    path: Path,
+    port: int = 53,
+    host: str = "127.0.0.1",
+    feed: ZoneFeed | None = None,
+    number: int = 0,
+    patience: Patience = QUICK,
+    qps: int = 0,
+) -> WorkerSupervisor:
+    config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / f"zone-{number}"), limits=ClientLimits(qps))
+    return WorkerSupervisor(config.argv(sys.executable), path / "run" / f"dns-{number}.pid", LOG, feed, patience)
 
 
 def answers(port: int = 53) -> bool:
@@ -185,5 +199,82 @@ def test_workers_are_not_killed_one_after_another_if_none_can_be_heard(namespace
         assert one.hung in (1, 2)
         assert answers()
         await one.stop()
+
+    inside(namespace, body)
+
+
+DEAFEN = """
+import asyncio, gc, signal
+
+def deafen(*_):
+    from fairway_dns.direct import unwatch
+    from fairway_dns.udp import UdpServer
+    for one in gc.get_objects():
+        if isinstance(one, UdpServer):
+            unwatch(asyncio.get_running_loop(), one._socket)
+
+signal.signal(signal.SIGUSR2, deafen)
+"""
+
+
+def test_a_worker_that_leaves_queries_lying_is_replaced_and_its_neighbour_is_not(
+    namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEAFEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        # The address of the node has used up what it may ask; knocks are beyond that.
+        both = [supervisor(tmp_path, feed=feed, number=n, patience=KNOCKING, qps=1) for n in (0, 1)]
+        for one in both:
+            await one.start()
+        pids = [one.pid for one in both]
+        await asyncio.sleep(3.0)
+        assert [one.pid for one in both] == pids
+        counted = [info.counters for info in feed.workers()]
+        assert all(counters["read:127.0.0.1"] for counters in counted)
+        assert not any(name.startswith(("queries:", "answers:", "limited:")) for counters in counted for name in counters)
+        assert pids[0] is not None
+        os.kill(pids[0], signal.SIGUSR2)
+        async with asyncio.timeout(20):
+            while both[0].pid in (None, pids[0]) or both[0].hung != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (both[1].pid, both[1].hung) == (pids[1], 0)
+        for one in both:
+            await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+def test_workers_are_not_killed_one_after_another_if_no_query_can_reach_them(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        rules = "table inet t { chain c { type filter hook input priority 0; udp dport 53 drop; }; }"
+        subprocess.run(["nft", rules], check=True)  # noqa: ASYNC221
+        one = supervisor(tmp_path, feed=feed, patience=Patience(0.5, 20, 0.05, 1))
+        await one.start()
+        begun = asyncio.get_running_loop().time()
+        async with asyncio.timeout(30):
+            while one.hung < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        # Given up after one round of about a second; its successor has two.
+        assert asyncio.get_running_loop().time() - begun > 3.0
+        await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+def test_who_is_not_there_is_not_asked_for(namespace: str) -> None:
+    async def body() -> None:
+        assert await unanswered(Address("192.0.2.1"), "cluster.local", wait=0.05) == 0
+        assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=3, wait=0.05) == 3
+        assert await unanswered(Address("::1"), "cluster.local", doors=3, wait=0.05) == 3
 
     inside(namespace, body)

@@ -24,6 +24,7 @@ from fairway_dns.config import Address
 from fairway_dns.counters import Counters
 from fairway_dns.forward import Forwarder
 from fairway_dns.identity import Identity
+from fairway_dns.knock import question
 from fairway_dns.limits import CLIENTS, NAMED, RateLimiter
 from fairway_dns.measure import Timings
 from fairway_dns.prepared import Prepared
@@ -251,6 +252,28 @@ async def test_one_client_cannot_take_all_places_of_those_who_wait_for_upstreams
         loud.send(dns.message.make_query("more.example", "A", id=77).to_wire())
         assert await answer(loud, 1) == [77]
         assert server.counters.values["overload:"] == 17
+
+
+async def test_only_the_agent_may_knock_without_being_counted(stack: ExitStack) -> None:
+    knock = question("cluster.local")
+    async with Server(stack, qps=1) as server:
+
+        async def knocks(host: str, least: int) -> int:
+            client, found = server.client(host), 0
+            for number in range(5):
+                client.send(number.to_bytes(2, "big") + knock[2:])
+            async with asyncio.timeout(10):
+                while found < least:
+                    await asyncio.sleep(0.01)
+                    found += len(replies(client))
+            return found
+
+        # 127.0.0.1 is the address of the server itself.
+        assert await knocks("127.0.0.1", 5) == 5
+        assert set(server.counters.values) == {"read:127.0.0.1"}
+        assert await knocks("127.0.0.2", 1) == 1
+        assert server.counters.values["queries:TXT"] == 1
+        assert server.counters.values["limited:127.0.0.2"] == 4
 
 
 async def test_options_are_answered_only_if_they_are_asked_for(stack: ExitStack) -> None:
