@@ -56,9 +56,8 @@ def _reply(query: dns.message.Message, records: list[tuple[str, str, str]] | Non
     for owner, rtype, data in records or ():
         # The owner is written as it was asked for: letters go out in random case and must come back so.
         asked = query.question[0].name
-        made.answer.append(
-            dns.rrset.from_text(asked if owner == asked.to_text(True).lower() else f"{owner}.", ttl, "IN", rtype, data)
-        )
+        name = asked if owner == asked.to_text(True).lower() else f"{owner}."
+        made.answer.append(dns.rrset.from_text(name, ttl, "IN", rtype, data))
     if not made.answer:
         made.authority.append(dns.rrset.from_text("example.", ttl, "IN", "SOA", "ns. h. 1 2 3 4 60"))
     return made.to_wire()
