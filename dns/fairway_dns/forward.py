@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,6 +135,7 @@ class Forwarder:
         self._waiters = 0
         self._timer: asyncio.TimerHandle | None = None
         self._guard = LoopGuard(log, counters or Counters(), self._loops) if log is not None else None
+        self._looping: Set[Server] = self._guard.bad if self._guard is not None else frozenset()
 
     @property
     def pending(self) -> int:
@@ -223,7 +224,7 @@ class Forwarder:
         while flight.step < last:
             server = order[flight.step % len(order)]
             flight.step += 1
-            if server not in flight.failed and (self._guard is None or not self._guard.looping(server)):
+            if server not in flight.failed and server not in self._looping:
                 return server
         return None
 

@@ -98,6 +98,7 @@ class LoopGuard:
         self._log, self._counters, self._found = log, counters, found
         self._probes: list[_Probe] = []
         self.bad: set[Server] = set()
+        """Servers that are known to loop."""
 
     def start(self, servers: Sequence[Server]) -> None:
         """Probe each server."""
@@ -112,10 +113,6 @@ class LoopGuard:
             if probe.server is server and now - probe.suspected_at >= QUIET:
                 probe.suspected_at = now
                 probe.start()
-
-    def looping(self, server: Server) -> bool:
-        """Whether a server is known to loop."""
-        return server in self.bad
 
     def returned(self, asked: Asked) -> bool:
         """Whether a question is one of our probes; then its server is known to loop from now on."""

@@ -25,7 +25,7 @@ from fairway_dns.question import Asked
 from fairway_dns.response import Response, join_chain
 from fairway_dns.table import Table
 from fairway_dns.views import Asker
-from fairway_dns.wire import HEADER, HINFO, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SRV, Query, Tail, parse_query, render
+from fairway_dns.wire import HEADER, HINFO, NOERROR, NXDOMAIN, RD, REFUSED, SERVFAIL, SRV, Query, Tail, parse_query, render
 from fairway_dns.zone import TTL
 
 STALE_AFTER = 1.8
@@ -229,7 +229,7 @@ class Resolver:
 
     def _remembered(self, query: Query, elsewhere: Elsewhere, asked: Asked) -> Tail | None:
         """What is known without asking an upstream."""
-        if not query.recursion and not elsewhere.chain:
+        if not query.flags & RD and not elsewhere.chain:
             # Looking into the cache for somebody who asks us not to recurse would tell what others asked (RFC 5625, 6.3 in
             # spirit).
             return failure(REFUSED, EDE_NOT_AUTHORITATIVE, "recursion was not asked for")
@@ -257,7 +257,7 @@ class Resolver:
         if response.tail.rcode not in (NOERROR, NXDOMAIN) and self._give_old(later):
             return
         # The client's reply leaves first: what is kept for others can wait.
-        self.give(later, self._join(later.query, later.elsewhere, response.tail))
+        self.give(later, self._join(later.query, later.elsewhere, response.tail) if later.elsewhere.chain else response.tail)
         try:
             self._cache.put(later.asked, response)
         except Exception as error:

@@ -39,12 +39,9 @@ class Turn:
     def __init__(self) -> None:
         self.sender = Sender()
         self._depth = 0
-        self._ends: list[Callable[[], None]] = []
-
-    @property
-    def open(self) -> bool:
+        self.open = False
         """Whether a piece of work is going on: then what is given to `at_end` will be called soon."""
-        return self._depth > 0
+        self._ends: list[Callable[[], None]] = []
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call it at the end of the piece of work."""
@@ -52,9 +49,11 @@ class Turn:
 
     def __enter__(self) -> None:
         self._depth += 1
+        self.open = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._depth -= 1
+        self.open = self._depth > 0
         while self._ends and not self._depth:
             ends, self._ends = self._ends, []
             for call in ends:

@@ -155,17 +155,17 @@ class UdpServer:
     def _single(self, data: bytes, now: float) -> None:
         """A datagram that came alone: the same as for a batch, without what brings many together."""
         sender = self._batch.sender(0)
-        asker = self._prepared.views.asker(client_of(sender))
-        reply = self._prepared.find(asker, data, now)
+        client = client_of(sender)
+        reply = self._prepared.find(self._prepared.views.asker(client), data, now)
         if reply is None:
             if data or self._limiter is None:
-                self._answer(data, sender, now)
+                self._answer(data, sender, client, now)
             return
         self._send(data[:2] + reply, sender)
         took = self._clock.monotonic() - now
         self._timings.fast.observe(took)
         if self._log is not None:
-            self._log.batch((data[:2], reply), lambda _place: client_of(sender), took)
+            self._log.batch((data[:2], reply), lambda _place: client, took)
 
     def _first_look(self, datagrams: list[bytes]) -> list[Entry | None]:
         """The prepared reply to each datagram, if it is among those most in use for its sender."""
@@ -235,10 +235,10 @@ class UdpServer:
         """Answer up to `most` of the queries that wait; what leaves, leaves together."""
         with self._turn:
             for _ in range(min(most, len(self._waiting))):
-                self._answer(*self._waiting.popleft())
+                data, sender, since = self._waiting.popleft()
+                self._answer(data, sender, client_of(sender), since)
 
-    def _answer(self, data: bytes, sender: bytes, since: float) -> None:
-        client = client_of(sender)
+    def _answer(self, data: bytes, sender: bytes, client: bytes, since: float) -> None:
         if data.endswith(MARK) and client == self._own:
             self._knocked(data, sender)
             return
@@ -248,16 +248,15 @@ class UdpServer:
             took = self._clock.monotonic() - since
             self._books.answered(reply, client, took, forwarded=False, transport="udp")
         elif reply is not None:
-            self._later(reply, sender, since)
+            self._later(reply, sender, client, since)
 
-    def _later(self, reply: Later, sender: bytes, since: float) -> None:
-        host = client_of(sender)
-        waiting = self._pending.get(host, 0)
+    def _later(self, reply: Later, sender: bytes, client: bytes, since: float) -> None:
+        waiting = self._pending.get(client, 0)
         if self._total >= self._limits.pending or waiting >= self._limits.per_client:
             self._counters.add("overload")
             reply.drop()
             return
-        self._pending[host] = waiting + 1
+        self._pending[client] = waiting + 1
         self._total += 1
         reply.start(self._fetched, (sender, since))
 

@@ -110,7 +110,7 @@ class _Channel:
 
     def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
         self._upstream, self._loop, self._turn = upstream, loop, upstream.turn
-        self._waiting: dict[bytes, Attempt] = {}
+        self.waiting: dict[bytes, Attempt] = {}
         self._out: list[Attempt] = []
         self.uses = 0
         self._retired = False
@@ -123,21 +123,20 @@ class _Channel:
             raise
         watch(loop, self._socket, self._readable)
 
-    def send(self, attempt: Attempt, entropy: Entropy) -> None:
-        """Send the attempt's question under a fresh id, at the end of the turn if there is one. Raises OSError."""
+    def send(self, attempt: Attempt, ident: bytes) -> None:
+        """Send the attempt's question under an id that nothing waits for here, at the end of the turn if there is one. Raises
+        OSError.
+        """
         self.uses += 1
-        ident = entropy.take(2)
-        while ident in self._waiting:
-            ident = entropy.take(2)
         attempt.ident = ident
         if not self._turn.open:
-            self._socket.send(_octets(attempt))
+            self._socket.send(encode_query(ident, attempt.question, attempt.asked, attempt.edns))
         else:
             if not self._out:
                 self._turn.at_end(self._flush)
             self._out.append(attempt)
         attempt.carrier = self
-        self._waiting[ident] = attempt
+        self.waiting[ident] = attempt
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -149,20 +148,16 @@ class _Channel:
             self._close_if_retired()
 
     def _drop(self, attempt: Attempt, reason: str) -> None:
-        self._waiting.pop(attempt.ident, None)
+        self.waiting.pop(attempt.ident, None)
         attempt.carrier = None
         attempt.finish(Unusable(reason))
 
     def forget(self, ident: bytes) -> None:
         """Nobody waits for this question any more."""
-        attempt = self._waiting.pop(ident, None)
+        attempt = self.waiting.pop(ident, None)
         if attempt is not None:
             attempt.carrier = None
         self._close_if_retired()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
 
     def retire(self) -> None:
         """Take no more questions; close when the last is answered."""
@@ -170,7 +165,7 @@ class _Channel:
         self._close_if_retired()
 
     def _close_if_retired(self) -> None:
-        if self._retired and not self._waiting:
+        if self._retired and not self.waiting:
             self.close()
 
     def close(self) -> None:
@@ -178,7 +173,7 @@ class _Channel:
         self._socket.close()
 
     def _readable(self) -> None:
-        if len(self._waiting) > 1:
+        if len(self.waiting) > 1:
             with self._turn:
                 self._read()
         else:
@@ -194,28 +189,28 @@ class _Channel:
                 self._fail(error)
                 return
             self._deliver(data)
-            if not self._waiting:
+            if not self.waiting:
                 # Closed, perhaps; in any case there is nothing to read but guesses, and the loop comes back for those.
                 return
 
     def _deliver(self, data: bytes) -> None:
-        attempt = self._waiting.get(data[:2])
+        attempt = self.waiting.get(data[:2])
         # What does not match is somebody's guess: it is ignored, and the question goes on waiting (RFC 5452, 9).
         if attempt is None:
             return
         if matches(data, attempt.question):
-            del self._waiting[attempt.ident]
+            del self.waiting[attempt.ident]
             attempt.carrier = None
             self._upstream.arrived(attempt, data)
             if self._retired:
                 self._close_if_retired()
         elif attempt.mixed and matches_but_case(data, attempt.question):
-            del self._waiting[attempt.ident]
+            del self.waiting[attempt.ident]
             attempt.carrier = None
             self._upstream.lost_case(attempt)
 
     def _fail(self, error: OSError) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for attempt in waiting.values():
             self._drop(attempt, str(error))
         self._close_if_retired()
@@ -259,7 +254,11 @@ class Upstream:
 
     def _send(self, attempt: Attempt) -> None:
         try:
-            self._channel().send(attempt, self._entropy)
+            channel = self._channel()
+            ident = self._entropy.take(2)
+            while ident in channel.waiting:
+                ident = self._entropy.take(2)
+            channel.send(attempt, ident)
         except OSError as error:
             self._loop.call_soon(attempt.finish, Unusable(str(error)))
 
@@ -304,11 +303,11 @@ class Upstream:
     def _channel(self) -> _Channel:
         current = self._current
         self._left -= 1
-        if current is not None and self._left >= 0 and 0 < current.waiting < MAX_PENDING and current.uses < USES:
+        if current is not None and self._left >= 0 and 0 < len(current.waiting) < MAX_PENDING and current.uses < USES:
             return current
         index = self._entropy.take(1)[0] % SOCKETS
         channel = self._channels[index]
-        if channel is None or channel.uses >= USES or channel.waiting >= MAX_PENDING:
+        if channel is None or channel.uses >= USES or len(channel.waiting) >= MAX_PENDING:
             fresh = _Channel(self, self._loop)
             if channel is not None:
                 channel.retire()
