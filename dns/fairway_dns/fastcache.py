@@ -80,6 +80,8 @@ class FastCache:
         key = data[2:]
         entry = self._lookup(key)
         if entry is None:
+            if key.islower():
+                return None  # Nothing to fold, as most often.
             folded = _folded(data)
             if folded == key:
                 return None

@@ -162,7 +162,8 @@ class Forwarder:
             flight.waiters.append(waiter)
             return
         now = self._clock.monotonic()
-        flight = _Flight(self, asked, self._order(now), now + self._limits.total, waiter)
+        order = self._servers if len(self._servers) == 1 else self._order(now)
+        flight = _Flight(self, asked, order, now + self._limits.total, waiter)
         self._flights[asked] = flight
         self._try_next(flight, now)
         if self._timer is None and self._flights:
