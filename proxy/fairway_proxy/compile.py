@@ -23,12 +23,11 @@ from fairway_proxy.ids import PortIds, PortKey
 from fairway_proxy.layout import AFFINITY_TIMEOUTS, service_layout
 from fairway_proxy.marks import DROP, ct_mark_of, id_of, mark_of
 from fairway_proxy.slots import Target, assign_slots, number_targets, slot_count, targets_of
-from fairway_proxy.stale import UdpFlows
+from fairway_proxy.stale import FRONTEND_SETS, UdpFlows, udp_doors
 
 OTHER_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 
-_FRONTEND_SETS = frozenset(f"{name}{family}" for name in ("svc", "svc_nodeport") for family in FAMILIES)
 _INSIDE_SETS: dict[str, Family] = {f"svc_inside{family}": family for family in FAMILIES}
 
 
@@ -78,7 +77,7 @@ class ServiceCompiler:
 
     def learn(self, actual: Elements) -> None:
         """Keep the service port ids that the kernel's frontends carry."""
-        known = {slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in _FRONTEND_SETS}
+        known = {slot: id_of(int(value[0])) for slot, value in actual.items() if slot.set in FRONTEND_SETS}
         inside = ((slot, value) for slot, value in actual.items() if slot.set in _INSIDE_SETS)
         known |= {_inside_slot(_INSIDE_SETS[slot.set], int(str(slot.key[0]))): id_of(int(value[0])) for slot, value in inside}
         self._ids.learn(known)
@@ -92,12 +91,17 @@ class ServiceCompiler:
         if before.zone_of(self._node_name) != after.zone_of(self._node_name):
             concerned |= {(key.namespace, key.name) for key in after.keys_at(KIND, "Service")}
         changed = {owner_of(*name): self._compile(after, *name) for name in sorted(concerned)}
+        for owner, elements in changed.items():
+            self._flows.see_doors(owner, udp_doors(elements))
         for number in self._ids.settle():
             self._flows.see(number, ())
+        self._flows.settle()
         return changed
 
     def stale_flows(self) -> list[Match]:
-        """UDP flows to endpoints that went since the last call. To be forgotten after the commit of what `update` returned."""
+        """UDP flows to endpoints that went, or past frontends that came, since the last call. To be forgotten after the commit of
+        what `update` returned.
+        """
         return self._flows.take()
 
     def _compile(self, world: World, namespace: str, name: str) -> Elements:

@@ -308,6 +308,23 @@ def test_a_udp_sender_finds_endpoints_that_come_back_without_a_new_socket(lab: L
 
 
 @pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("source", ["pod", "node", "client"])
+def test_a_udp_sender_that_was_there_before_the_service(lab: Lab, node: Node, family: int, source: str) -> None:
+    node.put()
+    path = {"pod": lab.pods[0], "node": lab.node, "client": lab.client}[source]
+    door = (NODE[family], NODE_PORT) if source == "client" else (VIP[family], 80)
+    with closing(_socket(path, family, socket.SOCK_DGRAM)) as sender:
+        sender.settimeout(0.3)
+        sender.connect(door)
+        sender.send(b"?")
+        with pytest.raises(OSError):
+            sender.recv(100)
+        node.put(service(), *slices([2]))
+        sender.send(b"?")
+        assert sender.recv(100).decode().split()[0] == "pod2"
+
+
+@pytest.mark.parametrize("family", [4, 6])
 def test_a_udp_socket_moves_on_when_its_endpoint_goes_and_stays_while_it_lives(lab: Lab, node: Node, family: int) -> None:
     node.put(service(), *slices([1, 2]))
     with closing(_socket(lab.pods[0], family, socket.SOCK_DGRAM)) as client:

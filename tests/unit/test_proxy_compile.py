@@ -243,6 +243,26 @@ def test_udp_endpoints_that_went_while_the_agent_was_down_are_noticed() -> None:
     assert [ip for _, ip, _, _ in stale(gone)] == ["10.244.0.2", "10.244.1.2"]
 
 
+def opened(compiler: ServiceCompiler) -> list[tuple[str, int]]:
+    """Frontends past which flows are to be forgotten."""
+    return [(m.orig.dst, m.orig.dst_port) for m in compiler.stale_flows() if m.orig.dst_port and m.orig.dst == m.reply.src]
+
+
+def test_udp_flows_past_a_new_frontend_are_forgotten() -> None:
+    made = Compiled()
+    made.put(DNS, DNS_SLICE)
+    assert opened(made.compiler) == [("10.96.0.10", 53)], "a client may have asked before"
+    made.put(replace(DNS_SLICE, endpoints=()), replace(DNS, ports=(*DNS.ports, replace(DNS.ports[0], port=54, node_port=30054))))
+    assert opened(made.compiler) == [("10.96.0.10", 54), ("", 30054)]
+    again = ServiceCompiler("here", ())
+    again.learn(made.elements)
+    late = replace(DNS, meta=Meta("late", "shop"), cluster_ips=("10.96.0.11",))
+    again.update(World(), made.world.apply(changes(late), 9)[0], frozenset({*made.world.objects, late.meta.key("Service")}))
+    assert opened(again) == [("10.96.0.11", 53)], "also one that came while nobody watched"
+    fresh = Compiled(DNS, DNS_SLICE)
+    assert opened(fresh.compiler) == [], "a node without rules has no clients"
+
+
 def test_source_ranges_guard_load_balancer_addresses_alone() -> None:
     public = replace(WEB, type="LoadBalancer", load_balancer_ips=("203.0.113.1",), external_ips=("203.0.113.2",))
     free = Compiled(public, SLICE)
