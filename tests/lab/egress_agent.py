@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from fairway_agent.assembly import Agent
 from fairway_agent.config import load_config
+from fairway_core.delta import Owner
 from fairway_core.keys import Key
+from fairway_core.world import World
 from fairway_dns.egress import EGRESS4, EGRESS6, EgressCompiler
-from fairway_kernel.nft.objects import Chain, Layout
+from fairway_kernel.nft.objects import Chain, Elements, Layout
 
 WORLD = {4: "198.18.0.0/15", 6: "2001:2::/48"}
 SCOPE = 7
+SLOW = 0.005
 
 
 class OpenNames:
@@ -40,7 +44,11 @@ class OpenNames:
 
 
 class DroppingCompiler(EgressCompiler):
-    """With chains as a policy would have them."""
+    """With chains as a policy would have them, and as slow as on a busy node: what is told too early gets dropped."""
+
+    def update(self, before: World, after: World, touched: frozenset[Key]) -> Mapping[Owner, Elements]:
+        time.sleep(SLOW)
+        return super().update(before, after, touched)
 
     @property
     def layout(self) -> Layout:

@@ -35,7 +35,7 @@ OPEN, SHUT = "n{}.open.example", "n{}.shut.example"
 
 
 def answers(name: str, rtype: str) -> list[tuple[str, str, str]] | None:
-    """nN.open.example and nN.shut.example have one address of each family each; aN.open.example is an alias of nN.shut.example, elsewhere."""
+    """nN.open.example and nN.shut.example have one address of each family; aN.open.example is an alias of nN.shut.example."""
     found = re.fullmatch(r"([na])(\d+)\.(open|shut)\.example", name)
     if found is None:
         return None
@@ -45,10 +45,8 @@ def answers(name: str, rtype: str) -> list[tuple[str, str, str]] | None:
         return []
     if found[1] == "n":
         return [(name, rtype, data)]
-    return [
-        (name, "CNAME", f"n{found[2]}.shut.example."),
-        (f"n{found[2]}.shut.example", rtype, data.replace("198.18.", "198.19.")),
-    ]
+    target = f"n{found[2]}.shut.example"
+    return [(name, "CNAME", f"{target}."), (target, rtype, data.replace("198.18.", "198.19."))]
 
 
 class Scene:
@@ -131,9 +129,7 @@ def test_whoever_hears_an_address_can_connect_to_it_at_once(scene: Scene) -> Non
     aliased = scene.address("a1.open.example")
     assert aliased.startswith("198.19.")
     assert scene.connects(aliased), "a chain counts under the name that was asked for"
-    assert scene.connects(scene.address("n300.open.example.shop.svc.cluster.local")), (
-        "and a search path under the name it leads to"
-    )
+    assert scene.connects(scene.address("n300.open.example.shop.svc.cluster.local")), "a search path under what it leads to"
     assert scene.dropped == 0
     shut = scene.address(SHUT.format(1))
     assert not scene.connects(shut, timeout=0.5)
