@@ -394,7 +394,7 @@ def part_junk(bench: Bench, options: argparse.Namespace) -> None:
         total = 0
         # Names of ours that do not exist, foreign ones that do, and foreign ones below a name that does not.
         for zone, count in ((ZONE, 400_000), ("example", 300_000), ("missing", 300_000)):
-            load = bench.dnsperf("fairway", process.pid, (f"j{n}.{zone}" for n in range(count)), 60, once=True)
+            load = bench.dnsperf("fairway", process.pid, (f"j{n}.{zone}" for n in range(count)), 120, once=True)
             total += load.done
             print(
                 f"junk       {zone:24} {load.qps:9,.0f} qps   lost {load.lost:.3%}   "
