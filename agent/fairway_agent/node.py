@@ -14,6 +14,9 @@ from fairway_kernel.link.objects import LinkManager
 from fairway_kernel.sysctl import Sysctls
 
 FORWARDING = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+CLOSE_WAIT, CLOSE_WAIT_SECONDS = "net.netfilter.nf_conntrack_tcp_timeout_close_wait", 3600
+"""How long a connection that one side has closed is tracked at least. The kernel's minute is too short where the other side goes
+on sending through a virtual IP; kube-proxy raises it to the same hour."""
 BRIDGE_CALLS = {
     "net.bridge.bridge-nf-call-iptables": "0",
     "net.bridge.bridge-nf-call-ip6tables": "0",
@@ -57,8 +60,8 @@ class Node:
 
     def ensure_settings(self) -> int:
         """Put kernel settings right; how many were wrong. Cheap: a handful of small files."""
-        wanted = {**FORWARDING, **(BRIDGE_CALLS if self._bridged else {})}
         try:
+            wanted = {**FORWARDING, **(BRIDGE_CALLS if self._bridged else {}), **self._half_closed()}
             changed = self._sysctls.ensure(wanted)
         except KernelError as error:
             self._problems.report("sysctl", f"kernel settings are not in place: {error}")
@@ -67,6 +70,11 @@ class Node:
         for name, old in changed.items():
             self._log.warning("kernel setting changed", extra={"sysctl": name, "was": old, "now": wanted[name]})
         return len(changed)
+
+    def _half_closed(self) -> dict[str, str]:
+        """Raised, never lowered: an operator may want more."""
+        now = self._sysctls.read(CLOSE_WAIT) or ""
+        return {CLOSE_WAIT: str(CLOSE_WAIT_SECONDS)} if now.isdigit() and int(now) < CLOSE_WAIT_SECONDS else {}
 
     def answer_on(self, dns: Sequence[str]) -> None:
         """Other DNS addresses from the next `ensure` on."""

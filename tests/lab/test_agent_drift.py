@@ -172,9 +172,10 @@ def test_kernel_settings_come_back_and_are_counted(lab: LabFactory, matrix: Matr
         "net.bridge.bridge-nf-call-ip6tables": ("1", "0"),
         "net.ipv4.ip_forward": ("0", "1"),
         "net.ipv6.conf.all.forwarding": ("0", "1"),
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait": ("60", "3600"),
     }
     present = {name: values for name, values in foreign.items() if sysctls.read(name) is not None}
-    assert "net.ipv4.ip_forward" in present
+    assert {"net.ipv4.ip_forward", "net.netfilter.nf_conntrack_tcp_timeout_close_wait"} <= present.keys()
     before = metric(one, "fairway_drift_repairs_total", part="sysctl")
     for name, (wrong, _right) in present.items():
         assert sysctls.write(name, wrong)
