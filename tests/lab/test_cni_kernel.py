@@ -56,7 +56,6 @@ def test_a_limit_that_the_kernel_cannot_keep_is_refused_by_name(
 
 def names(path: str) -> Sequence[str]:
 
-
     return netns.run_in(path, lambda: [name for _, name in socket.if_nameindex()])
 
 
