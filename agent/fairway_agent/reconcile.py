@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fairway_agent.dataplane import Applied, Dataplane
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 1.0
 SEEN_SECONDS = 30.0
+SLICE = 200
+"""Objects looked at in one go, some ten milliseconds; more make way for others now and then."""
 WORLD = "world"
 
 
@@ -79,6 +82,7 @@ class Reconciler:
         self._log = log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
         self._queue: list[Sequence[Changed]] = []
+        self._coming: list[Sequence[Changed]] = []
         self._reached = 0
         self._wake = asyncio.Event()
         self._subscribers: list[Subscriber] = []
@@ -145,7 +149,8 @@ class Reconciler:
         """The watch fell too far behind: compare a fresh list with the world, so that deletions are not missed."""
         listing = await self._store.list()
         present = {entry.key for entry in listing.entries}
-        stored = [key for key in {*self.world.objects, *self._undecodable} if key not in present]
+        coming = {change.key for batch in (*self._coming, *self._queue) for change in batch if change.entry is not None}
+        stored = [key for key in {*self.world.objects, *self._undecodable, *coming} if key not in present]
         gone = [Changed(key, None, listing.revision) for key in stored if not self.world.is_derived_key(key)]
         self._take([*gone, *(Changed(e.key, e, e.revision) for e in listing.entries)], listing.revision)
         return listing.revision
@@ -165,12 +170,15 @@ class Reconciler:
                 asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
 
     async def _advance(self) -> None:
-        queued, self._queue = self._queue, []
+        self._coming, self._queue = self._queue, []
         revision = self._reached
-        changes = [self._decode(change.key, change.entry) for batch in queued for change in batch]
+        changes = await self._decoded(self._coming)
         before = self.world
-        after, touched = before.apply([change for change in changes if change is not None], revision)
-        self.world = after
+        if len(changes) <= SLICE:
+            after, touched = before.apply(changes, revision)
+        else:
+            after, touched = await self._in_thread(partial(before.apply, changes, revision))
+        self.world, self._coming = after, []
         self._worlds.advance(WORLD, revision)
         step = Step(before, after, touched)
         if touched or self._unapplied or self._verify or not self.synced.is_set():
@@ -208,6 +216,17 @@ class Reconciler:
     def _work(self, step: Step, verify: bool) -> tuple[Applied, int]:
         applied = self._dataplane.step(step.before, step.after, step.touched)
         return applied, self._dataplane.verify() if verify else 0
+
+    async def _decoded(self, batches: Sequence[Sequence[Changed]]) -> list[Change]:
+        """What can be understood; others on the loop have their turn meanwhile."""
+        stored = [change for batch in batches for change in batch]
+        found: list[Change] = []
+        for start in range(0, len(stored), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            decoded = (self._decode(change.key, change.entry) for change in stored[start : start + SLICE])
+            found += [change for change in decoded if change is not None]
+        return found
 
     def _decode(self, key: Key, entry: Entry | None) -> Change | None:
         problem = f"object:{key}"
