@@ -15,7 +15,8 @@ import yaml
 from tests.runtime.scene import require
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.runtime]
-MANIFEST = Path(__file__).parents[2] / "deploy/kubernetes/fairway.yaml"
+REPOSITORY = Path(__file__).resolve().parents[2]
+MANIFEST = REPOSITORY / "deploy/kubernetes/fairway.yaml"
 CODE = """
 import sys
 from contextlib import suppress
@@ -55,6 +56,8 @@ def mounts() -> list[dict[str, Any]]:
     """The kernel's file systems as the manifest mounts them; directories of the node's own are not touched."""
     container, volumes = agent()
     found = [("/proc", "proc", "proc", []), ("/dev", "tmpfs", "tmpfs", ["mode=755"]), ("/tmp", "tmpfs", "tmpfs", [])]
+    # The program may itself lie below one of these.
+    found += [(str(path), "none", str(path), ["rbind", "ro"]) for path in dict.fromkeys((REPOSITORY, Path(sys.prefix)))]
     for mount in container["volumeMounts"]:
         source = volumes[mount["name"]].get("hostPath", {}).get("path", "")
         if source.startswith(("/proc", "/run/netns")):
