@@ -361,7 +361,7 @@ class Agent:
         routes = [
             *health,
             *dns.routes(),
-            *InsightRoutes(status, self._live, reconciler).routes(),
+            *InsightRoutes(status, self._live, reconciler, dns.resolving.hidden).routes(),
             *ObjectRoutes(objects).routes(),
             *plugin.routes(),
         ]

@@ -14,15 +14,17 @@ from typing import Any
 
 from dnslib import DNSRecord
 
+from fairway_agent.hiding import hiding
 from fairway_core.errors import NotFoundError, UserError
 from fairway_core.keys import Key
 from fairway_core.model import Pod, Service
 from fairway_core.world import World
 from fairway_dns.config import WorkerConfig
-from fairway_dns.explain import Explainer, Explanation
+from fairway_dns.explain import Explainer, Explanation, Hidden, Step
 from fairway_dns.feed import ZoneFeed
 from fairway_dns.names import to_key
 from fairway_dns.question import client_query
+from fairway_dns.views import Fact, ViewDelta, Views
 from fairway_dns.wire import RCODES, TYPES
 from fairway_kernel import netns
 
@@ -36,6 +38,7 @@ class _Client:
     """Who asks: the node itself, or a pod with its address and network namespace."""
 
     title: str = "the node"
+    pod: str = ""
     namespace: str = ""
     address: bytes = b""
     netns: str = ""
@@ -57,11 +60,12 @@ class Resolving:
         world, client = self._world(), self._client(source)
         try:
             candidates = [name, *self._candidates(name, client)]
-            tried = await asyncio.to_thread(self._explain, self._feed.frames(), candidates, qtype, client.address)
+            tried, path = await asyncio.to_thread(self._explain, self._feed.frames(), candidates, qtype, client.address)
         except ValueError as error:
             raise UserError(f"name: {error}") from error
         found = tried[-1]
         told = asdict(found) | {"client": client.title, "revision": world.revision, "tried": [item.name for item in tried]}
+        told["steps"] = [_step(world, client, step) for step in path]
         told["objects"] = list(dict.fromkeys(text for owner in found.owners if (text := self._object(owner, world))))
         if ask:
             told["asked"] = await self._ask(found.name, qtype, client)
@@ -81,15 +85,36 @@ class Resolving:
         kept = domain.count(".") + 3 if name.endswith(f".{domain}") else 2
         return ".".join(labels[-kept:])
 
-    def _explain(self, frames: Iterable[Any], names: Sequence[str], qtype: int, address: bytes) -> list[Explanation]:
-        """One explanation per name tried, up to the first that is no denial, as a resolver goes through its search path."""
+    async def hidden(self, source: str, service: str) -> str:
+        """Why the name of a service does not exist for a pod (both as NAMESPACE/NAME), in words; empty if it does, and for pods
+        on other nodes.
+        """
+        if not self._feed.scoped:
+            return ""
+        world, client = self._world(), self._client(source)
+        by = await asyncio.to_thread(_hidden_by, self._feed.facts, client.address, service)
+        return "" if by is None else hiding(world, client.pod, Hidden(service, by))
+
+    def _explain(
+        self, frames: Iterable[Any], names: Sequence[str], qtype: int, address: bytes
+    ) -> tuple[list[Explanation], list[Step]]:
+        """One explanation per name tried, up to the first that is no denial, as a resolver goes through its search path; and what
+        each name of the path is that leads there, whoever goes through it.
+        """
         explainer = Explainer(self._config, frames)
         tried: list[Explanation] = []
-        for name in names[1:] or names:
+        path = names[1:] or names
+        for name in path:
             tried.append(explainer.explain(name, qtype, address))
             if tried[-1].rcode != "NXDOMAIN":
                 break
-        return tried
+        last = tried[-1]
+        end = last.forwarded or last.name
+        if last.rule == "completed" and last.owners[1:]:
+            end = last.owners[1]
+        steps = [explainer.look(name, address) for name in path]
+        reached = next((number for number, step in enumerate(steps) if step.name == end), len(steps) - 1)
+        return tried, steps[: reached + 1]
 
     def _candidates(self, name: str, client: _Client) -> list[str]:
         """What the resolver of a pod asks for one after another (resolv.conf(5)); empty for a name that is asked as it is."""
@@ -110,7 +135,7 @@ class Resolving:
         places = (item for item in world.attachments() if (item.pod_namespace, item.pod_name) == (namespace, name))
         place = next(places, None)
         address = ip_address(pod.ips[0]).packed if pod.ips else b""
-        return _Client(f"pod {source}", namespace, address, place.netns if place else "")
+        return _Client(f"pod {source}", source, namespace, address, place.netns if place else "")
 
     def _object(self, name: str, world: World) -> str:
         """The object that a name of the zone stands for, in words; empty if there is none."""
@@ -131,6 +156,19 @@ class Resolving:
         if client.address and not client.netns:
             raise UserError(f"{client.title} has no network namespace on this node to ask from")
         return await (netns.call_in(client.netns, ask) if client.netns else asyncio.to_thread(ask))
+
+
+def _step(world: World, client: _Client, step: Step) -> dict[str, str]:
+    reasons = [hiding(world, client.pod, hidden) for hidden in step.hidden]
+    return {"name": step.name, "state": step.state, "reason": "; ".join(dict.fromkeys(reasons))}
+
+
+def _hidden_by(facts: frozenset[Fact], client: bytes, scope: str) -> str | None:
+    views = Views()
+    views.apply(ViewDelta(add=facts))
+    # Of pods on other nodes nothing is known here.
+    asker = views.askers.get(client)
+    return None if asker is None else views.hidden_by(asker.sight, scope)
 
 
 def _described(service: Service, world: World) -> str:

@@ -46,6 +46,27 @@ class Explanation:
     owners: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a name belongs to that somebody does not see: `scope` as in `views`, and the tenant that keeps it to itself (empty:
+    policy hides it).
+    """
+
+    scope: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One name of a search path, as it is for one client. `state` is: exists, hidden, absent, or foreign for a name that is
+    passed on.
+    """
+
+    name: str
+    state: str
+    hidden: tuple[Hidden, ...] = ()
+
+
 class Explainer:
     """Promise: `rcode` and `records` are those of a worker with the same settings and table, but for the order of records."""
 
@@ -73,6 +94,19 @@ class Explainer:
             if completed is not found:
                 return self._told(query, completed, *self._completed(query, completed))
         return self._told(query, found, *self._rule(query, found, seen, asker))
+
+    def look(self, name: str, client: bytes = b"") -> Step:
+        """What a name by itself is for `client`, without its search path. Raises ValueError for what is no name."""
+        key, asker = to_key(name), self._table.views.asker(client)
+        whole, seen = self._table.zone.find(key), self._table.seen(asker.sight).find(key)
+        if seen is not None:
+            return Step(to_text(key), "exists")
+        scopes = {*((whole.scopes or {}).values() if whole is not None else ())}
+        reasons = ((scope, self._table.views.hidden_by(asker.sight, scope)) for scope in sorted(scopes))
+        hidden = tuple(Hidden(scope, by) for scope, by in reasons if by is not None)
+        if hidden:
+            return Step(to_text(key), "hidden", hidden)
+        return Step(to_text(key), "foreign" if self._authorities.of(key) is None else "absent")
 
     def _told(self, query: Query, found: Tail | Elsewhere, rule: str, *reasons: str) -> Explanation:
         name, rtype = to_text(query.name), _type_name(query.qtype)

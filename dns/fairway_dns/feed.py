@@ -137,6 +137,16 @@ class ZoneFeed:
             return ()
         return snapshot(tuple(self._records), self._revision, tuple(self._facts), self._scoped)
 
+    @property
+    def scoped(self) -> bool:
+        """Whether anything is hidden from anybody."""
+        return self._scoped
+
+    @property
+    def facts(self) -> frozenset[Fact]:
+        """A copy of what is known of views and scopes."""
+        return frozenset(self._facts)
+
     def workers(self) -> tuple[WorkerInfo, ...]:
         """The connected workers, by pid."""
         found = (WorkerInfo(c.pid, c.acked, c.stats) for c in self._connections)

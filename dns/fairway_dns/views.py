@@ -125,6 +125,15 @@ class Views:
         """Who has a packed address."""
         return self.askers.get(client, self.anybody)
 
+    def hidden_by(self, sight: Sight, scope: str) -> str | None:
+        """Why a scope does not exist for somebody: the tenant for whose pods alone it does, empty if policy hides it. None if it
+        exists.
+        """
+        if self.sees(sight, scope):
+            return None
+        tenant, _group = self._scopes[scope]
+        return tenant if tenant != sight.tenant else ""
+
     def sees(self, sight: Sight, scope: str) -> bool:
         """Whether a scope exists for somebody."""
         found = self._scopes.get(scope)

@@ -15,7 +15,7 @@ from typing import Any
 
 import dns.message
 import pytest
-from tests.lab.system import container, eventually, kill_agent, service, topology
+from tests.lab.system import container, eventually, kill_agent, policy, service, topology
 
 from fairway_kernel import netns
 from fairway_netlab.lab import Lab
@@ -104,3 +104,34 @@ def _ask(one: Lab, pod: str, name: str, stop: threading.Event) -> None:
         while not stop.wait(0.02 if name == "web" else 0.06):
             client.send(wire)
             client.recv(4096)
+
+
+def test_what_is_hidden_is_told_with_its_reason(lab: LabFactory) -> None:
+    guests = [container("a"), container("api-1", "payments", 8080, app="api"), container("db-1", "data", 8080, app="db")]
+    one = lab(topology(containers=guests, config={"dns": {"visibility": "policy"}}))
+    meta = {"apiVersion": "fairway.dev/v1", "kind": "Tenant"}
+    one.apply(
+        [
+            service("api", "payments"),
+            service("db", "data"),
+            policy("closed", "payments"),
+            {**meta, "metadata": {"name": "red"}, "spec": {"namespaces": ["shop", "payments"]}},
+            {**meta, "metadata": {"name": "blue"}, "spec": {"namespaces": ["data"]}},
+        ]
+    )
+    code, text = fairway(one, "resolve", "api.payments", "--from", "shop/a", "-o", "json")
+    told = json.loads(text)
+    states = {step["name"]: step["state"] for step in told["steps"]}
+    assert states == {
+        "api.payments.shop.svc.cluster.local": "absent", "api.payments.svc.cluster.local": "hidden",
+        "api.payments.cluster.local": "absent", "api.payments": "foreign",
+    }  # fmt: skip
+    code, text = fairway(one, "resolve", "api.payments", "--from", "shop/a")
+    assert "no policy lets shop/a connect to service payments/api: ingress of payments/api-1: denied by default" in text
+    assert "selected by payments/closed" in text
+    code, text = fairway(one, "resolve", "db.data.svc.cluster.local.", "--from", "shop/a")
+    assert (code, "service data/db is tenant blue's and not exported to tenant red" in text) == (1, True)
+    assert "does not exist for shop/a: service data/db is tenant blue's" in fairway(one, "why", "shop/a", "data/db:80")[1]
+    code, text = fairway(one, "why", "shop/a", "payments/api:80", "-o", "json")
+    assert json.loads(text)["hidden"].startswith("no policy lets shop/a connect")
+    assert json.loads(fairway(one, "why", "data/db-1", "data/db:80", "-o", "json")[1])["hidden"] == ""

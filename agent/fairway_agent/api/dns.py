@@ -14,7 +14,7 @@ class DnsRoutes:
     """Questions about names and who asks for them."""
 
     def __init__(self, resolving: Resolving, top: DnsTop) -> None:
-        self._resolving = resolving
+        self.resolving = resolving
         self._top = top
 
     def routes(self) -> list[web.RouteDef]:
@@ -27,11 +27,11 @@ class DnsRoutes:
             raise UserError("name: text is required")
         ask = given.get("ask", "") == "1"
         return web.json_response(
-            await self._resolving.resolve(given["name"], given.get("type", "A"), given.get("from", ""), ask)
+            await self.resolving.resolve(given["name"], given.get("type", "A"), given.get("from", ""), ask)
         )  # fmt: skip
 
     async def top(self, request: web.Request) -> web.Response:
         """`by` (pod, name, zone; nothing: all three) and `count`."""
         count = int(number_parameter(request, "count", 20))
-        top = await self._top.rows(request.query.get("by", ""), count, self._resolving.title_of, self._resolving.zone_of)
+        top = await self._top.rows(request.query.get("by", ""), count, self.resolving.title_of, self.resolving.zone_of)
         return web.json_response(top)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from fairway_policy.explain import explain
 MAX_WAIT_SECONDS = 300.0
 
 Page = Callable[[web.Request], Any]
+Hidden = Callable[[str, str], Awaitable[str]]
 
 
 class HealthRoutes:
@@ -52,7 +53,9 @@ class HealthRoutes:
 class InsightRoutes:
     """What people ask."""
 
-    def __init__(self, status: Status, live: LiveRevisions, reconciler: Reconciler) -> None:
+    def __init__(self, status: Status, live: LiveRevisions, reconciler: Reconciler, hidden: Hidden | None = None) -> None:
+        """`hidden` tells why the name of a service does not exist for a pod; empty if it does."""
+        self._hidden = hidden
         self._status = status
         self._live = live
         self._reconciler = reconciler
@@ -84,7 +87,15 @@ class InsightRoutes:
             raise UserError("protocol: text is required")
         world = self._reconciler.world
         answer = explain(world, source, destination, port, protocol.upper())
-        return web.json_response({**answer, "revision": world.revision})
+        hidden = await self._hides(answer["source"], answer["destination"])
+        if hidden:
+            answer["lines"].append(f"its name does not exist for {source}: {hidden}")
+        return web.json_response({**answer, "hidden": hidden, "revision": world.revision})
+
+    async def _hides(self, source: Mapping[str, Any], destination: Mapping[str, Any]) -> str:
+        if self._hidden is None or source.get("kind") != "Pod" or destination.get("kind") != "Service":
+            return ""
+        return await self._hidden(*(f"{end['namespace']}/{end['name']}" for end in (source, destination)))
 
 
 def _text(body: dict[str, Any], name: str) -> str:

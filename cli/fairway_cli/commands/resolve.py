@@ -13,6 +13,7 @@ from fairway_cli.render import paint, to_json, to_yaml
 
 RED, GREEN = 31, 32
 ANSWERED = ("NOERROR", "")
+STATES = {"exists": "exists", "hidden": "hidden", "absent": "does not exist", "foreign": "is asked of other servers"}
 
 
 @click.command("resolve")
@@ -47,8 +48,10 @@ def _print(told: Mapping[str, Any]) -> None:
     print(f"rule: {told['rule']}")
     for text in (*told["reasons"], *told["objects"]):
         print(f"  {text}")
-    if len(told["tried"]) > 1:
-        print(f"  tried before: {', '.join(told['tried'][:-1])}")
+    if len(told["steps"]) > 1 or told["rule"] == "hidden":
+        print("search path:")
+        for step in told["steps"]:
+            print(f"  {step['name']}: {STATES[step['state']]}{step['reason'] and ': '}{step['reason']}")
     if told["servers"]:
         print(f"  servers: {', '.join(told['servers'])}")
     if "asked" in told:
