@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from itertools import permutations
 
 import pytest
@@ -209,3 +210,54 @@ def test_a_second_tenant_of_a_namespace_is_refused_by_name() -> None:
         refuse_disputes(world, {Key("Tenant", "", "beta"): document("beta", "pay", "shop")})
     both = {Key("Tenant", "", "beta"): document("beta", "shop"), Key("Tenant", "", "acme"): document("acme", "pay")}
     refuse_disputes(world, both)
+
+
+class NameRules:
+    """Egress rules as a test says them."""
+
+    def __init__(self) -> None:
+        self.now: dict[int, frozenset[str]] = {}
+        self.of: dict[Key, frozenset[int]] = {}
+        self.changed: set[Key] = set()
+
+    def patterns(self) -> dict[int, frozenset[str]]:
+        return self.now
+
+    def scopes(self, pod: Key) -> frozenset[int]:
+        return self.of.get(pod, frozenset())
+
+    def take_changes(self) -> frozenset[Key]:
+        found, self.changed = frozenset(self.changed), set()
+        return found
+
+
+@pytest.mark.parametrize("completion", [True, False])
+def test_egress_scopes_of_pods_reach_their_addresses(completion: bool) -> None:
+    rules, world, views = NameRules(), World(), Views()
+    compiler = ViewCompiler(ViewRules(completion=completion), egress=rules)
+    front, other = Key("Pod", "shop", "front"), Key("Pod", "shop", "other")
+
+    def step(*changes: Change) -> None:
+        nonlocal world
+        after, touched = world.apply(list(changes), world.revision + 1)
+        views.apply(compiler.update(world, after, touched))
+        world = after
+
+    def watched(address: str) -> set[tuple[int, str]]:
+        watch = views.asker(ip_address(address).packed).sight.watch
+        return set(watch.patterns) if watch is not None else set()
+
+    step(*pod("front", "shop", FRONT), *pod("other", "shop", WEB))
+    before = set(views.facts)
+    rules.of, rules.now, rules.changed = {front: frozenset({7, 8})}, {7: frozenset({"a.example", "*.b"})}, {front}
+    step()
+    assert (watched(FRONT), watched(WEB), views.watching) == ({(7, "a.example"), (7, "*.b")}, set(), 2)
+    rules.now = {7: frozenset({"a.example"}), 8: frozenset({"c"})}
+    step()
+    assert watched(FRONT) == {(7, "a.example"), (8, "c")}
+    rules.of, rules.changed = {other: frozenset({8})}, {front, other}
+    step()
+    assert (watched(FRONT), watched(WEB)) == (set(), {(8, "c")})
+    rules.of, rules.now, rules.changed = {}, {}, {other}
+    step()
+    assert views.facts == before
