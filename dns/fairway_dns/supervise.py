@@ -101,9 +101,21 @@ class WorkerSupervisor:
             self._running = old
             self._log.info("adopted dns worker %d", old.pid)
             return
-        self._running = await self._launch()
+        try:
+            await self._launch()
+        except asyncio.CancelledError:
+            if old is not None:
+                await self._keep(old)
+            raise
         if old is not None:
             await self._replace(old)
+
+    async def _keep(self, old: Running) -> None:
+        """Go back to a worker whose successor has not come so far."""
+        if self._running is not None:
+            await kill(self._running, GRACE)
+        write_pid_file(self._pid_file, old)
+        self._running = old
 
     async def _replace(self, old: Running) -> None:
         new = self._running
@@ -128,7 +140,7 @@ class WorkerSupervisor:
             delay = FIRST_DELAY if loop.time() - since > STABLE else min(delay * 2, LAST_DELAY)
             await asyncio.sleep(delay)
             try:
-                self._running = await self._launch()
+                await self._launch()
                 self.restarts += 1
             except OSError as error:
                 self._log.error("dns worker cannot be started: %s", error)
@@ -160,23 +172,27 @@ class WorkerSupervisor:
         return {asyncio.create_task(dumb): "gives no sign of life", asyncio.create_task(idle): "leaves queries lying"}
 
     async def _relieve(self, old: Running) -> None:
-        """Put a successor beside a worker that hangs, then end that one: it holds its share of the queries until then."""
+        """Put a successor beside a worker that hangs, then end that one: it holds its share of the queries until then. Whoever
+        stops us meanwhile finds the successor on record and nobody else alive.
+        """
         self.hung += 1
         try:
-            self._running = await self._launch()
+            await self._launch()
         except OSError as error:
             self._log.error("dns worker cannot be started: %s", error)
             self._running = None
-        await kill(old, GRACE)
+        finally:
+            await kill(old, GRACE)
 
-    async def _launch(self) -> Running:
+    async def _launch(self) -> None:
+        """Start a worker, which is ours from then on, and wait until it is ready."""
         running, ready = spawn(self._argv, os.environ, self._log_file, READY_VARIABLE)
         try:
             write_pid_file(self._pid_file, running)
+            self._running = running
             async with asyncio.timeout(READY_TIMEOUT):
                 await readable(ready)
         except TimeoutError:
             self._log.warning("dns worker %d is not ready after %.0f s", running.pid, READY_TIMEOUT)
         finally:
             os.close(ready)
-        return running

@@ -203,6 +203,36 @@ def test_workers_are_not_killed_one_after_another_if_none_can_be_heard(namespace
     inside(namespace, body)
 
 
+def workers_of(path: Path) -> list[str]:
+    """The command lines of processes that work for this test."""
+    return [line for entry in Path("/proc").glob("[0-9]*/cmdline") if str(path / "zone-") in (line := read(entry))]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def test_stopping_while_a_successor_starts_leaves_nobody(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        one = supervisor(tmp_path, feed=feed)
+        await one.start()
+        record = tmp_path / "run" / "dns-0.pid"
+        first = read_pid_file(record)
+        assert first is not None and len(workers_of(tmp_path)) == 1
+        os.kill(first.pid, signal.SIGSTOP)
+        await until(lambda: read_pid_file(record) != first)
+        await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+    assert workers_of(tmp_path) == []
+
+
 DEAFEN = """
 import asyncio, gc, signal
 
