@@ -16,10 +16,11 @@ CALL_SECONDS = 30.0
 SERVICE = "/runtime.v1.RuntimeService/"
 
 _VARINT, _BYTES = 0, 2
-# Field numbers of runtime.v1: PodSandboxConfig, PodSandboxMetadata, DNSConfig.
-_METADATA, _HOSTNAME, _DNS, _ANNOTATIONS = 1, 2, 4, 7
+# Field numbers of runtime.v1: PodSandboxConfig, PodSandboxMetadata, DNSConfig, PortMapping.
+_METADATA, _HOSTNAME, _DNS, _PORTS, _LABELS, _ANNOTATIONS = 1, 2, 4, 5, 6, 7
 _NAME, _UID, _NAMESPACE = 1, 2, 3
 _SERVERS, _SEARCHES, _OPTIONS = 1, 2, 3
+_CONTAINER_PORT, _HOST_PORT = 2, 3
 # RunPodSandboxRequest.config; RunPodSandboxResponse, StopPodSandboxRequest, RemovePodSandboxRequest: pod_sandbox_id.
 _CONFIG, _SANDBOX_ID = 1, 1
 
@@ -40,9 +41,19 @@ class Sandboxes:
     def __exit__(self, *exc: object) -> None:
         self._channel.close()
 
-    def run(self, namespace: str, name: str, resolv: Mapping[str, list[str]], annotations: Mapping[str, str]) -> str:
-        """RunPodSandbox; the sandbox id. `resolv` has servers, searches and options, as kubelet gives them."""
-        answer = self._call("RunPodSandbox", _message(_CONFIG, _pod(namespace, name, resolv, annotations)))
+    def run(
+        self,
+        namespace: str,
+        name: str,
+        resolv: Mapping[str, list[str]],
+        annotations: Mapping[str, str],
+        ports: Mapping[int, int] | None = None,
+    ) -> str:
+        """RunPodSandbox; the sandbox id. `resolv` has servers, searches and options, as kubelet gives them; `ports` are host
+        ports (TCP) with the ports of the pod.
+        """
+        pod = _pod(namespace, name, resolv, annotations) + b"".join(_port(*item) for item in (ports or {}).items())
+        answer = self._call("RunPodSandbox", _message(_CONFIG, pod))
         return next(value.decode() for field, value in fields(answer) if field == _SANDBOX_ID and isinstance(value, bytes))
 
     def stop(self, sandbox: str) -> None:
@@ -67,8 +78,22 @@ def _pod(namespace: str, name: str, resolv: Mapping[str, list[str]], annotations
     metadata = _text(_NAME, name) + _text(_UID, f"uid-{namespace}-{name}") + _text(_NAMESPACE, namespace)
     numbers = {"servers": _SERVERS, "searches": _SEARCHES, "options": _OPTIONS}
     dns = b"".join(_text(numbers[key], value) for key, values in resolv.items() for value in values)
-    notes = b"".join(_message(_ANNOTATIONS, _text(1, key) + _text(2, value)) for key, value in annotations.items())
-    return _message(_METADATA, metadata) + _text(_HOSTNAME, name) + _message(_DNS, dns) + notes
+    labels = {"name": name, "namespace": namespace, "uid": f"uid-{namespace}-{name}"}
+    marks = _pairs(_LABELS, {f"io.kubernetes.pod.{key}": value for key, value in labels.items()})
+    notes = _pairs(_ANNOTATIONS, {"kubernetes.io/config.source": "api", **annotations})
+    return _message(_METADATA, metadata) + _text(_HOSTNAME, name) + _message(_DNS, dns) + marks + notes
+
+
+def _pairs(field: int, pairs: Mapping[str, str]) -> bytes:
+    return b"".join(_message(field, _text(1, key) + _text(2, value)) for key, value in pairs.items())
+
+
+def _port(host: int, container: int) -> bytes:
+    return _message(_PORTS, _number(_CONTAINER_PORT, container) + _number(_HOST_PORT, host))
+
+
+def _number(field: int, value: int) -> bytes:
+    return varint(field << 3 | _VARINT) + varint(value)
 
 
 def varint(value: int) -> bytes:
