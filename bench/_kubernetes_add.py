@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,10 +66,13 @@ def address(number: int) -> str:
 
 
 @contextmanager
-def served(namespace: str, kubeconfig: Path, options: argparse.Namespace) -> Iterator[Connection]:
+def served(
+    namespace: str, kubeconfig: Path, options: argparse.Namespace, body: Callable[..., None] = serve
+) -> Iterator[Connection]:
+    """A process that runs `body`, and the pipe to it."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(namespace, str(kubeconfig), options, there), daemon=True)
+    process = context.Process(target=body, args=(namespace, str(kubeconfig), options, there), daemon=True)
     process.start()
     try:
         yield here

@@ -1,11 +1,14 @@
 """The first sync with an API server, and a steady load of events: time, memory, lag of the event loop.
 
     .venv/bin/python bench/kubernetes.py [--services 10000 --endpoints 50000 --pods 20000 --policies 1000 --rate 1000]
+    sudo .venv/bin/python bench/kubernetes.py --node
     sudo .venv/bin/python bench/kubernetes.py --add [--adds 20 --rounds 5 --far 2000 --rate 1000]
 
 The server is the stand-in of the tests, in a process of its own; objects have the size of real ones (managedFields included).
 Measured is the store up to a complete World, without compiling rules. Peer: the same lists fetched and parsed as JSON one after
 the other, the least any client has to do; in this run, on this machine.
+
+With --node: a whole agent on a node of a laboratory, from its start until all rules are in the kernel and names are answered.
 
 With --add: the plugin's ADD end to end on a node of a laboratory, while pods of other nodes change at the given rate. Peer: the
 same ADDs between the streams.
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import _kubernetes_add as add
+import _kubernetes_node as node
 import aiohttp
 
 from fairway_core.codec import decode
@@ -190,10 +194,14 @@ def main() -> None:
     for name, default in (("services", 10_000), ("endpoints", 50_000), ("pods", 20_000), ("policies", 1_000), ("rate", 1_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--paged", dest="streaming", action="store_false", help="a server without streaming lists")
+    parser.add_argument("--node", action="store_true", help="a whole agent instead, rules and names included (root needed)")
     parser.add_argument("--add", action="store_true", help="ADD under a stream of events instead (root needed)")
     for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000)):
         parser.add_argument(f"--{name}", type=int, default=default, help="with --add")
     options = parser.parse_args()
+    if options.node:
+        node.measure(options)
+        return
     if options.add:
         add.measure(options)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
@@ -77,3 +78,11 @@ def _ready(thresholds: tuple[int, int, int]) -> None:
     gc.freeze()
     gc.set_threshold(*thresholds)
     sd_notify("READY=1")
+    asyncio.get_running_loop().run_in_executor(None, _give_back)
+
+
+def _give_back() -> None:
+    """Return what the first lists and the first transaction needed to the kernel: in a large cluster a fifth of all."""
+    with suppress(OSError, AttributeError):
+        # Other C libraries than glibc have no such call, nor such a need.
+        ctypes.CDLL(None).malloc_trim(0)

@@ -42,7 +42,9 @@ class DeltaTracker(Generic[K, V]):
 
     def __init__(self) -> None:
         self._owned: dict[Owner, dict[K, V]] = {}
-        self._claims: dict[K, dict[Owner, V]] = {}
+        # A key has one claimant nearly always; a collection for each would be most of the memory.
+        self._holders: dict[K, Owner] = {}
+        self._others: dict[K, set[Owner]] = {}
         self._actual: dict[K, V] = {}
         self._dirty: set[K] = set()
 
@@ -55,19 +57,37 @@ class DeltaTracker(Generic[K, V]):
         """Replace everything `owner` wants by `wanted`; an empty mapping withdraws it."""
         before = self._owned.get(owner, {})
         for key in before.keys() - wanted.keys():
-            claims = self._claims[key]
-            del claims[owner]
-            if not claims:
-                del self._claims[key]
+            self._withdraw(key, owner)
             self._dirty.add(key)
         for key, value in wanted.items():
-            if key not in before or before[key] != value:
-                self._claims.setdefault(key, {})[owner] = value
+            if key not in before:
+                self._claim(key, owner)
+                self._dirty.add(key)
+            elif before[key] != value:
                 self._dirty.add(key)
         if wanted:
             self._owned[owner] = dict(wanted)
         else:
             self._owned.pop(owner, None)
+
+    def _claim(self, key: K, owner: Owner) -> None:
+        holder = self._holders.get(key)
+        if holder is None:
+            self._holders[key] = owner
+            return
+        self._holders[key] = min(holder, owner)
+        self._others.setdefault(key, set()).add(max(holder, owner))
+
+    def _withdraw(self, key: K, owner: Owner) -> None:
+        others = self._others.get(key)
+        if not others:
+            del self._holders[key]
+            return
+        if self._holders[key] == owner:
+            owner = self._holders[key] = min(others)
+        others.discard(owner)
+        if not others:
+            del self._others[key]
 
     def owners(self) -> Iterable[Owner]:
         """Everybody who wants something."""
@@ -75,15 +95,15 @@ class DeltaTracker(Generic[K, V]):
 
     def observe(self, actual: Mapping[K, V]) -> None:
         """Replace what is known to be there, after a full read."""
-        for key in actual.keys() | self._claims.keys() | self._actual.keys():
+        for key in actual.keys() | self._holders.keys() | self._actual.keys():
             if self.desired(key) != actual.get(key):
                 self._dirty.add(key)
         self._actual = dict(actual)
 
     def desired(self, key: K) -> V | None:
         """The winning claim on `key`."""
-        claims = self._claims.get(key)
-        return claims[min(claims)] if claims else None
+        holder = self._holders.get(key)
+        return self._owned[holder][key] if holder is not None else None
 
     def pending(self) -> Delta[K, V]:
         """The difference now. Does not change anything."""
@@ -110,8 +130,5 @@ class DeltaTracker(Generic[K, V]):
 
     def conflicts(self, key: K) -> dict[Owner, V]:
         """Claims on `key` that lost to another value."""
-        claims = self._claims.get(key, {})
-        if len(claims) < 2:
-            return {}
         winner = self.desired(key)
-        return {owner: value for owner, value in claims.items() if value != winner}
+        return {owner: value for owner in self._others.get(key, ()) if (value := self._owned[owner][key]) != winner}
