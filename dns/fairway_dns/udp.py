@@ -212,12 +212,17 @@ class UdpServer:
             now = self._clock.monotonic()
             for slot, data in enumerate(datagrams):
                 client = client_of(self._batch.sender(slot))
-                knocks = data.endswith(MARK) and client == self._own
-                if not knocks and not self._limiter.admit(client, now):
+                if not self._knocks(data, client) and not self._limiter.admit(client, now):
                     datagrams[slot] = b""
-        if self._top.open and datagrams:
-            self._top.sample(datagrams, lambda slot: client_of(self._batch.sender(slot)))
+        if self._top.open:
+            clients = [client_of(self._batch.sender(slot)) for slot in range(len(datagrams))]
+            asked = [pair for pair in zip(datagrams, clients, strict=True) if not self._knocks(*pair)]
+            if asked:
+                self._top.sample([data for data, _ in asked], lambda slot: asked[slot][1])
         return datagrams
+
+    def _knocks(self, data: bytes, client: bytes) -> bool:
+        return data.endswith(MARK) and client == self._own
 
     def _knocked(self, data: bytes, sender: bytes) -> None:
         """The agent wants to know whether we are there."""
@@ -239,7 +244,7 @@ class UdpServer:
                 self._answer(data, sender, client_of(sender), since)
 
     def _answer(self, data: bytes, sender: bytes, client: bytes, since: float) -> None:
-        if data.endswith(MARK) and client == self._own:
+        if self._knocks(data, client):
             self._knocked(data, sender)
             return
         reply = self._resolver.handle(data, tcp=False, client=client)

@@ -103,9 +103,11 @@ def test_derived_slices_are_those_of_the_pods_selected_now(history: list[list[Ch
             chosen = [p for p in world.pods() if p.meta.namespace == namespace and service.selector.matches(p.meta.labels)]
             wanted = derive_slices(service, chosen)
         assert [s for s in world.slices_of(namespace, service.meta.name) if is_derived(s)] == wanted
+    attached = {(item.pod_namespace, item.pod_name) for item in world.attachments()}
     for pod in world.pods():
         for ip in pod.ips:
-            owners = sorted((p for p in world.pods() if ip in p.ips and p.on_pod_network), key=lambda p: p.terminating)
+            owners = [p for p in world.pods() if ip in p.ips and p.on_pod_network]
+            owners.sort(key=lambda p: ((p.meta.namespace, p.meta.name) not in attached, p.terminating))
             assert world.pod_of_ip(ip) == (owners[0] if owners else None)
 
 

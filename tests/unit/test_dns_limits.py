@@ -89,10 +89,11 @@ class Server:
         resolver = Resolver(
             Table(Zone), authorities, Cache(clock), forwarder, self.counters, log, prepared, identity=Identity("node-7", 2.5)
         )  # fmt: skip
-        listener = listen_udp("127.0.0.1", 0)
-        self.address = listener.getsockname()
-        self.udp = UdpServer(listener, resolver, prepared, clock, self.counters, udp, books)
-        self.tcp = TcpServer(listen_tcp(*self.address), resolver, clock, self.counters, tcp, books)
+        # A port that is free for TCP may be another test's connection for UDP, but hardly so.
+        stream = listen_tcp("127.0.0.1", 0)
+        self.address = stream.getsockname()
+        self.udp = UdpServer(listen_udp(*self.address), resolver, prepared, clock, self.counters, udp, books)
+        self.tcp = TcpServer(stream, resolver, clock, self.counters, tcp, books)
         self._stack = stack
         self._writers: list[asyncio.StreamWriter] = []
 
