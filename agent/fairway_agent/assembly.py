@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fairway_agent.dataplane import Dataplane
 from fairway_agent.dnstop import DnsTop
 from fairway_agent.drift import Drift
 from fairway_agent.egress import LearnedAddresses
+from fairway_agent.flows import forget_addresses, forget_unserved
 from fairway_agent.freshness import Freshness, Progress
 from fairway_agent.health_server import HealthServer, place_of
 from fairway_agent.live import DNS, NFT, LiveRevisions
@@ -52,7 +54,6 @@ from fairway_cni.recover import Recoverer
 from fairway_cni.spool import Spool
 from fairway_cni.wires import Kernel
 from fairway_core.clock import SystemClock
-from fairway_core.model import HostPort
 from fairway_dns.compile import ZoneCompiler
 from fairway_dns.config import WorkerConfig
 from fairway_dns.egress import EgressCompiler
@@ -63,7 +64,7 @@ from fairway_dns.viewcompile import ViewCompiler, ViewRules
 from fairway_dns.visibility import ALL, POLICY
 from fairway_dns.watch import EgressRules, NoEgressRules
 from fairway_kernel import netns
-from fairway_kernel.conntrack import Conntrack, Match, Tuple
+from fairway_kernel.conntrack import Conntrack
 from fairway_kernel.link.manager import KernelLinks
 from fairway_kernel.link.monitor import LinkMonitor
 from fairway_kernel.nft.counters import CounterReader
@@ -119,17 +120,9 @@ class Agent:
                 reconciler.subscribe(self._own_node())
             peers = self._peers(links)
             reconciler.subscribe(peers)
-            health = self._health(reconciler)
-            stack.push_async_callback(health.close)
-            await health.start()
+            health = await self._health(stack, reconciler)
             reconciler.subscribe(health)
-            feed = ZoneFeed(self._config.paths.feed, self._log.getChild("dns"), scoped=self._scoped)
-            titles = pod_titles(lambda: reconciler.world)
-            queries = QueryFile(self._config.paths.queries, titles, self._log.getChild("dns"))
-            stack.callback(queries.close)
-            feed.queries = queries.take
-            await feed.start()
-            stack.push_async_callback(feed.close)
+            feed = await self._feed(stack, reconciler)
             names = self._names(feed, reconciler)
             reconciler.subscribe(names)
             learned = self._learned(feed, reconciler)
@@ -153,22 +146,13 @@ class Agent:
                 group.create_task(cluster_dns.run())
                 attacher, recoverer = self._attachments(store, reconciler, links, conntrack)
                 await recoverer.run()
-                drift = Drift(
-                    NftMonitor(),
-                    LinkMonitor(),
-                    reconciler,
-                    node,
-                    after(peers, recoverer.run),
-                    self._metrics,
-                    self._log.getChild("drift"),
-                )
+                mend, log = after(peers, recoverer.run), self._log.getChild("drift")
+                drift = Drift(NftMonitor(), LinkMonitor(), reconciler, node, mend, self._metrics, log)
                 group.create_task(drift.run())
-                names_asked = DnsRoutes(
-                    Resolving(self._worker_config(), feed, lambda: reconciler.world), DnsTop(feed, self._clock)
-                )
+                resolving = Resolving(self._worker_config(), feed, lambda: reconciler.world)
                 cni = CniHandler(attacher, self._log.getChild("cni"))
                 await early.close()
-                await self._serve(stack, reconciler, objects, cni, names_asked)
+                await self._serve(stack, reconciler, objects, cni, DnsRoutes(resolving, DnsTop(feed, self._clock)))
                 on_ready()
 
     @property
@@ -286,12 +270,25 @@ class Agent:
         self._metrics.registry.register(PeerCollector(peers))
         return peers
 
-    def _health(self, reconciler: Reconciler) -> HealthServer:
+    async def _health(self, stack: AsyncExitStack, reconciler: Reconciler) -> HealthServer:
         def progress() -> Progress:
             return Progress(reconciler.world.revision, self._live.snapshot()[NFT], bool(self._problems.text(NFT)))
 
         node, freshness = self._config.node.name, Freshness(self._clock, progress)
-        return HealthServer(node, place_of(self._config.health_address), freshness, self._clock, self._problems)
+        health = HealthServer(node, place_of(self._config.health_address), freshness, self._clock, self._problems)
+        stack.push_async_callback(health.close)
+        await health.start()
+        return health
+
+    async def _feed(self, stack: AsyncExitStack, reconciler: Reconciler) -> ZoneFeed:
+        log = self._log.getChild("dns")
+        feed = ZoneFeed(self._config.paths.feed, log, scoped=self._scoped)
+        queries = QueryFile(self._config.paths.queries, pod_titles(lambda: reconciler.world), log)
+        stack.callback(queries.close)
+        feed.queries = queries.take
+        await feed.start()
+        stack.push_async_callback(feed.close)
+        return feed
 
     def _learned(self, feed: ZoneFeed, reconciler: Reconciler) -> LearnedAddresses:
         learned = LearnedAddresses(self._egress, self._egress_rules, reconciler.commit_beside, self._clock, self._problems)
@@ -343,7 +340,7 @@ class Agent:
             cluster_domain=config.cluster.domain,
             nameservers=tuple(config.dns.listen),
         )
-        kernel = Kernel(links, _identify, lambda ips: _flush(conntrack, ips), lambda ports: _flush_ports(conntrack, ports))
+        kernel = Kernel(links, _identify, partial(forget_addresses, conntrack), partial(forget_unserved, conntrack))
         spool = Spool(config.paths.spool, log)
         attacher = Attacher(control, kernel, pool, facts, spool, log)
         return attacher, Recoverer(control, kernel, attacher, spool, log)
@@ -377,20 +374,3 @@ class Agent:
 def _identify(path: str) -> str:
     device, inode = netns.identity(path)
     return f"{device}:{inode}"
-
-
-def _flush_ports(conntrack: Conntrack, ports: Sequence[HostPort]) -> None:
-    """UDP entries that ask for one of the ports and were never translated: their senders met no container."""
-    wanted = {port.host_port for port in ports if port.protocol == "udp"}
-    asked = [entry for number in sorted(wanted) for entry in conntrack.entries(Match(17, Tuple(dst_port=number)))]
-    untouched = [entry for entry in asked if entry.reply.src == entry.orig.dst and entry.reply.dst == entry.orig.src]
-    conntrack.forget([Match(17, Tuple(*_ends(entry.orig))) for entry in untouched])
-
-
-def _ends(found: Tuple) -> tuple[str, str, int, int]:
-    return found.src, found.dst, found.src_port, found.dst_port
-
-
-def _flush(conntrack: Conntrack, ips: Sequence[str]) -> None:
-    for ip in ips:
-        conntrack.flush_address(ip)
