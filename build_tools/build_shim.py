@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = "cni/shim/shim.c"
 TARGET = "cni/fairway_cni/fairway-shim"
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
 
 
 class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -18,8 +20,12 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         target = root / TARGET
-        command = ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-o", str(target)]
-        subprocess.run([*command, str(root / SOURCE)], check=True)
+        subprocess.run([_compiler(), *FLAGS, "-o", str(target), str(root / SOURCE)], check=True)
         build_data["artifacts"].append(TARGET)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+
+def _compiler() -> str:
+    """musl's where it is installed: a static program of it starts in half the time of glibc's, and every call is a start."""
+    return "musl-gcc" if shutil.which("musl-gcc") else "cc"
