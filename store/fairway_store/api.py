@@ -6,7 +6,7 @@ bookmarks) fit behind it. Documents are JSON-shaped and opaque to the store; dec
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -74,6 +74,14 @@ class InSync:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A commit that watchers see. `durable` ends when it is on the disk, and raises StoreUnavailable if it cannot be."""
+
+    revision: int
+    durable: Awaitable[object]
+
+
 class Expired(FairwayError):
     """The revision to watch from is compacted away: list again and watch from there."""
 
@@ -90,6 +98,8 @@ class Store(Protocol):
     def watch(self, revision: int) -> AsyncIterator[tuple[Changed, ...] | InSync]:
         """Every commit after `revision`, in order, one tuple per commit; then an InSync whenever the end is reached.
 
+        A commit is shown when it survives this process, which may be a moment before it is durable: what follows it in the kernel
+        does not outlive the machine either.
         Ends when the store is closed. Raises Expired if that far back is no longer known.
         """
 
@@ -98,6 +108,9 @@ class Store(Protocol):
 
         Raises ConflictError naming the key if an expectation does not hold, StoreUnavailable if it cannot be made durable.
         """
+
+    async def submit(self, writes: Sequence[Write]) -> Accepted:
+        """`commit` for whoever has work while the disk is at its own. Raises as it does, but for what `durable` raises."""
 
     async def get(self, key: Key) -> Entry | None:
         """The entry now."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fairway_core.errors import UserError
 from fairway_core.keys import Key
-from fairway_store.api import ANY, Changed, Entry, InSync, Listing, Put, Store, Write
+from fairway_store.api import ANY, Accepted, Changed, Entry, InSync, Listing, Put, Store, Write
 from fairway_store.kubernetes.store import KubernetesStore
 from fairway_store.plan import plan, prepare
 
@@ -46,15 +46,21 @@ class CompositeStore:
 
     async def commit(self, writes: Sequence[Write]) -> int:
         """See `Store.commit`. Raises UserError for kinds that are the API server's."""
+        accepted = await self.submit(writes)
+        await accepted.durable
+        return accepted.revision
+
+    async def submit(self, writes: Sequence[Write]) -> Accepted:
+        """See `Store.submit`. Raises UserError for kinds that are the API server's."""
         for write in writes:
             if write.key.kind not in self._kinds:
                 raise UserError(f"{write.key} is written through the API server (kubectl), not through Fairway")
         async with self._writing:
             # Nobody else writes these kinds, so expectations that hold here still hold when the file is written.
-            changes = plan(prepare(writes), self._mirror.at_rest, 0)
-            if changes:
-                await self._local.commit([replace(write, expected=ANY) for write in writes])
-            return await self._mirror.commit(writes)
+            if not plan(prepare(writes), self._mirror.at_rest, 0):
+                return await self._mirror.submit(writes)
+            local = await self._local.submit([replace(write, expected=ANY) for write in writes])
+            return Accepted(await self._mirror.commit(writes), local.durable)
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -1,14 +1,18 @@
-"""The SQLite file behind SqliteStore: layout, transactions, errors. Synchronous; used by one thread.
+"""The SQLite file behind SqliteStore: transactions, durability, errors. Synchronous; used by one thread.
 
-Layout: `object` is what is stored now, `journal` the last changes in order, `state` the current revision and the oldest
-one a watch can start from. Every transaction moves all three together.
+Layout (`statements.py`): `object` is what is stored now, `journal` the last changes in order, `state` the current revision and
+the oldest one a watch can start from. Every transaction moves all three together.
+
+A commit is visible when `apply` returns (it survives the end of this process) and durable when `sync` does (it survives the
+machine's). With synchronous=NORMAL SQLite itself syncs the write-ahead log before it copies it into the file, and nothing else.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -17,26 +21,29 @@ from fairway_core.keys import Key
 from fairway_store.api import Entry, Expired, Listing
 from fairway_store.feed import Commit
 from fairway_store.plan import Changes, PreparedWrite, Stored, changed, plan
+from fairway_store.statements import (
+    APPLICATION_ID,
+    CHANGE,
+    CONNECTION_SQL,
+    FIND,
+    LAYOUT,
+    LAYOUT_SQL,
+    OLDEST_KEPT,
+    POSITIONS,
+    Row,
+    keys_text,
+    rows_text,
+)
 from fairway_store.text import from_text
 
-APPLICATION_ID = 0x46574159  # "FWAY": tells our file from any other SQLite file.
-LAYOUT = 1
 READ_AHEAD = 512
 """Changes read from the journal at a time (at least one whole commit)."""
-
-_SETUP = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE object (kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL,
-  document TEXT NOT NULL, PRIMARY KEY (kind, namespace, name));
-CREATE TABLE journal (position INTEGER PRIMARY KEY, revision INTEGER NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL,
-  name TEXT NOT NULL, document TEXT);
-CREATE INDEX journal_revision ON journal (revision);
-CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 0), revision INTEGER NOT NULL, floor INTEGER NOT NULL);
-INSERT INTO state VALUES (0, 0, 0);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {LAYOUT};
-COMMIT;
-"""
+FOLD_AFTER = 200
+"""Changes after which the write-ahead log is copied into the file, in a moment when nobody waits for it."""
+LOG_PAGES = 10_000
+"""Pages at which SQLite does that by itself, whoever waits."""
+SLACK = 64
+"""The journal may outgrow its limit by this part of it, so that not every commit has to trim it."""
 
 Outcome = tuple[int, Changes]
 """The revision a commit ended at, and its net changes (empty: nothing changed)."""
@@ -54,8 +61,11 @@ class Database:
         self._journal_limit = journal
         self._lock_timeout = lock_timeout
         self._connection: sqlite3.Connection | None = None
+        self._log = -1
+        self._unfolded = 0
+        self._revision = self._floor = self._oldest = self._newest = 0
         with self._errors("cannot be opened"):
-            self._connection = self._open()
+            self._live()
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +76,13 @@ class Database:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreUnavailable(f"{self.path}: cannot be opened: its file system supports no write-ahead log")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._prepare_layout(connection)
+            connection.executescript(CONNECTION_SQL)
+            self._load(connection)
+            self._log = _open_log(self.path)
         except BaseException:
             connection.close()
             raise
@@ -78,7 +93,7 @@ class Database:
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if (application, layout, tables) == (0, 0, 0):
-            connection.executescript(_SETUP)
+            connection.executescript(LAYOUT_SQL)
             return
         if application != APPLICATION_ID:
             raise StoreUnavailable(f"{self.path}: is not a Fairway store but some other SQLite file")
@@ -98,75 +113,98 @@ class Database:
             self._connection = self._open()
         return self._connection
 
+    def _load(self, connection: sqlite3.Connection) -> None:
+        """What is remembered of the file, which nobody else writes."""
+        self._revision, self._floor = connection.execute("SELECT revision, floor FROM state").fetchone()
+        self._oldest, self._newest = _positions(connection)
+
     def _reset(self) -> None:
-        """Leave no transaction open; a connection that cannot even do that is thrown away."""
-        connection = self._connection
-        if connection is None:
+        """After a failed write: as the file says; a connection that cannot even do that is thrown away."""
+        if self._connection is None:
             return
         try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._load(self._connection)
         except sqlite3.Error:
             self.close()
 
     def apply(self, group: Sequence[Sequence[PreparedWrite]]) -> list[Outcome | ConflictError]:
-        """Commit every member of `group` with one sync to disk; each gets its own revision, or its own conflict.
+        """Commit every member of `group` in one transaction; each gets its own revision, or its own conflict. See `sync`.
 
         Raises StoreUnavailable, and then none of them is applied.
         """
         try:
             with self._errors("cannot be written"):
-                connection = self._live()
-                connection.execute("BEGIN IMMEDIATE")
-                outcomes = self._apply_all(connection, group)
-                connection.execute("COMMIT")
-                return outcomes
+                return self._apply(self._live(), group)
         except BaseException:
             self._reset()
             raise
 
-    def _apply_all(
-        self, connection: sqlite3.Connection, group: Sequence[Sequence[PreparedWrite]]
-    ) -> list[Outcome | ConflictError]:
-        start, floor = self._state(connection)
-        revision = start
+    def _apply(self, connection: sqlite3.Connection, group: Sequence[Sequence[PreparedWrite]]) -> list[Outcome | ConflictError]:
+        start = revision = self._revision
+        current = _find(connection, [write.key for writes in group for write in writes])
+        rows: list[Row] = []
         outcomes: list[Outcome | ConflictError] = []
         for writes in group:
             try:
-                changes = plan(writes, lambda key: _read(connection, key), revision + 1)
+                changes = plan(writes, current.get, revision + 1)
             except ConflictError as conflict:
                 outcomes.append(conflict)
                 continue
             if changes:
                 revision += 1
-                _write(connection, changes, revision)
+                rows += [(revision, key.kind, key.namespace, key.name, text) for key, text in changes.items()]
+                current |= {key: Stored(revision, text) if text is not None else None for key, text in changes.items()}
             outcomes.append((revision, changes))
         if revision != start:
-            floor = max(floor, self._trim(connection, revision))
-            connection.execute("UPDATE state SET revision = ?, floor = ?", (revision, floor))
+            self._write(connection, rows, revision)
         return outcomes
 
-    def _trim(self, connection: sqlite3.Connection, revision: int) -> int:
-        """Drop whole commits from the journal's old end; the newest stays whatever its size. Returns the new floor."""
-        (newest,) = connection.execute("SELECT max(position) FROM journal").fetchone()
-        cut = connection.execute(
-            "SELECT revision FROM journal WHERE position <= ? ORDER BY position DESC LIMIT 1", (newest - self._journal_limit,)
-        ).fetchone()
-        if cut is None:
-            return 0
-        floor = min(int(cut[0]), revision - 1)
-        connection.execute("DELETE FROM journal WHERE revision <= ?", (floor,))
-        return floor
+    def _write(self, connection: sqlite3.Connection, rows: Sequence[Row], revision: int) -> None:
+        """One transaction. The journal loses whole commits from its old end; the newest stays whatever its size."""
+        newest = self._newest + len(rows)
+        floor = self._floor
+        if newest - self._oldest >= self._journal_limit + self._journal_limit // SLACK:
+            floor = max(floor, self._new_floor(connection, newest - self._journal_limit, rows, revision))
+        connection.execute(CHANGE, (rows_text(rows, revision, floor),))
+        self._unfolded += len(rows)
+        if floor == self._floor:
+            self._revision, self._newest = revision, newest
+        else:
+            self._load(connection)
 
-    @staticmethod
-    def _state(connection: sqlite3.Connection) -> tuple[int, int]:
-        revision, floor = connection.execute("SELECT revision, floor FROM state").fetchone()
-        return revision, floor
+    def _new_floor(self, connection: sqlite3.Connection, position: int, rows: Sequence[Row], revision: int) -> int:
+        """The revision up to which all goes, for the row at `position`, stored or about to be, to go too."""
+        if position > self._newest:
+            return min(rows[position - self._newest - 1][0], revision - 1)
+        cut = connection.execute(OLDEST_KEPT, (position,)).fetchone()
+        return min(int(cut[0]), revision - 1) if cut else 0
+
+    def sync(self) -> None:
+        """Wait until what was applied is on the disk. Raises StoreUnavailable if that cannot be told."""
+        try:
+            with self._errors("cannot be made durable"):
+                self._live()
+                os.fdatasync(self._log)
+        except BaseException:
+            # What the disk has is to be read anew.
+            self.close()
+            raise
+
+    def fold(self) -> None:
+        """Copy the write-ahead log into the file if it is long. An error is met again by the next commit."""
+        if self._connection is None or self._unfolded < FOLD_AFTER:
+            return
+        self._unfolded = 0
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error:
+            self._reset()
 
     def revision(self) -> int:
         """The current revision. Raises StoreUnavailable."""
         with self._errors("cannot be read"):
-            return self._state(self._live())[0]
+            self._live()
+            return self._revision
 
     def list(self, kind: str | None) -> Listing:
         """See `Store.list`."""
@@ -177,21 +215,20 @@ class Database:
                 f"SELECT kind, namespace, name, revision, document FROM object {where} ORDER BY kind, namespace, name", values
             )
             entries = tuple(Entry(Key(*row[:3]), from_text(row[4]), row[3]) for row in rows)
-            return Listing(entries, self._state(connection)[0])
+            return Listing(entries, self._revision)
 
     def get(self, key: Key) -> Entry | None:
         """See `Store.get`."""
         with self._errors("cannot be read"):
-            stored = _read(self._live(), key)
+            stored = _find(self._live(), [key]).get(key)
             return Entry(key, from_text(stored.text), stored.revision) if stored else None
 
     def journal(self, revision: int) -> Sequence[Commit]:
         """The next commits after `revision`, at most about READ_AHEAD changes. Raises Expired, StoreUnavailable."""
         with self._errors("cannot be read"):
             connection = self._live()
-            _, floor = self._state(connection)
-            if revision < floor:
-                raise Expired(f"revision {revision} is no longer known, the oldest is {floor}: list again")
+            if revision < self._floor:
+                raise Expired(f"revision {revision} is no longer known, the oldest is {self._floor}: list again")
             last = connection.execute(
                 "SELECT revision FROM journal WHERE revision > ? ORDER BY revision, position LIMIT 1 OFFSET ?",
                 (revision, READ_AHEAD - 1),
@@ -208,10 +245,10 @@ class Database:
         """Release the file. Idempotent; an error while closing is of no use to anybody."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            with suppress(OSError):
+                os.close(self._log)
+            with suppress(sqlite3.Error):
                 connection.close()
-            except sqlite3.Error:
-                pass
 
 
 class _Translate:
@@ -231,28 +268,23 @@ class _Translate:
             raise StoreUnavailable(f"{self._prefix}: {fault}") from fault
 
 
-def _read(connection: sqlite3.Connection, key: Key) -> Stored | None:
-    with closing(
-        connection.execute(
-            "SELECT revision, document FROM object WHERE kind = ? AND namespace = ? AND name = ?",
-            (key.kind, key.namespace, key.name),
-        )
-    ) as cursor:
-        row = cursor.fetchone()
-    return Stored(*row) if row else None
+def _find(connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, Stored | None]:
+    rows = connection.execute(FIND, (keys_text(keys),)).fetchall()
+    return {Key(*row[:3]): Stored(*row[3:]) for row in rows}
 
 
-def _write(connection: sqlite3.Connection, changes: Changes, revision: int) -> None:
-    for key, text in changes.items():
-        place = (key.kind, key.namespace, key.name)
-        if text is None:
-            connection.execute("DELETE FROM object WHERE kind = ? AND namespace = ? AND name = ?", place)
-        else:
-            connection.execute(
-                "INSERT INTO object (kind, namespace, name, revision, document) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET revision = excluded.revision, document = excluded.document",
-                (*place, revision, text),
-            )
-        connection.execute(
-            "INSERT INTO journal (revision, kind, namespace, name, document) VALUES (?, ?, ?, ?, ?)", (revision, *place, text)
-        )
+def _positions(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The first and the last position of the journal that is in use; (1, 0) of an empty one, whose next is 1."""
+    oldest, newest = connection.execute(POSITIONS).fetchone()
+    return (oldest, newest) if oldest is not None else (1, 0)
+
+
+def _open_log(path: Path) -> int:
+    """SQLite's write-ahead log as a descriptor to sync, its name made durable. The connection never changes to another file."""
+    log = Path(f"{path.resolve()}-wal")
+    directory = os.open(log.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return os.open(log, os.O_RDWR | os.O_CLOEXEC)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from fairway_core.errors import StoreUnavailable
 from fairway_core.keys import Key
-from fairway_store.api import Changed, Entry, Expired, InSync, Listing, Write
+from fairway_store.api import Accepted, Changed, Entry, Expired, InSync, Listing, Write
 from fairway_store.feed import Commit, Feed
 from fairway_store.plan import Stored, events, plan, prepare
 from fairway_store.text import from_text
@@ -47,6 +48,13 @@ class MemoryStore:
                 self._objects[key] = Stored(revision, text)
         self._feed.publish(events(changes, revision))
         return revision
+
+    async def submit(self, writes: Sequence[Write]) -> Accepted:
+        """See `Store.submit`: there is no disk."""
+        revision = await self.commit(writes)
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(None)
+        return Accepted(revision, nothing)
 
     async def get(self, key: Key) -> Entry | None:
         """See `Store.get`."""

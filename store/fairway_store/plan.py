@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fairway_core.errors import ConflictError
 from fairway_core.keys import Key
 from fairway_store.api import ABSENT, ANY, Changed, Entry, Put, Write
-from fairway_store.text import from_text, to_text
+from fairway_store.text import check, from_text, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ Lookup = Callable[[Key], Stored | None]
 
 
 def prepare(writes: Sequence[Write]) -> tuple[PreparedWrite, ...]:
-    """Turn writes into text. Raises UserError for a document that is not JSON."""
+    """Turn writes into text. Raises UserError for a document that is not JSON, and for a key that no store would take."""
+    for write in writes:
+        check(write.key)
     return tuple(
         PreparedWrite(write.key, to_text(write.key, write.document) if isinstance(write, Put) else None, write.expected)
         for write in writes

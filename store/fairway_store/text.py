@@ -13,14 +13,22 @@ from fairway_store.api import Document
 def to_text(key: Key, document: Document) -> str:
     """ASCII JSON with sorted keys and no spaces.
 
-    Raises UserError for anything JSON cannot carry (NaN, sets, keys of mixed types, cycles), and for a key that is not
-    Unicode text: both would be refused by some store, so all refuse them.
+    Raises UserError for anything JSON cannot carry (NaN, sets, keys of mixed types, cycles).
     """
     try:
-        str(key).encode()
         return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as fault:
         raise UserError(f"{str(key)!a}: not a JSON document: {fault}") from fault
+
+
+def check(key: Key) -> None:
+    """Raises UserError for a key that some store would refuse, or cut off: so all refuse it."""
+    try:
+        fit = b"\0" not in str(key).encode()
+    except UnicodeEncodeError:
+        fit = False
+    if not fit:
+        raise UserError(f"{str(key)!a}: a key is Unicode text without NUL")
 
 
 def from_text(text: str) -> Document:

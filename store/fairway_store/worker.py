@@ -1,7 +1,7 @@
 """The one thread that talks to SQLite, and group commit.
 
 Whatever has queued up while the last sync was running is written with the next one: under load the cost of a sync is
-shared, without load nobody waits for company.
+shared, without load nobody waits for company. What is written is shown at once and called durable after the sync.
 """
 
 from __future__ import annotations
@@ -43,9 +43,18 @@ class Worker:
     A read may see a commit that was queued after it: it is then already durable, and its result comes in the same group.
     """
 
-    def __init__(self, open_database: Callable[[], Database], deliver: Callable[[Sequence[Result]], None], name: str) -> None:
-        """`deliver` is called on the worker's thread and must not raise."""
+    def __init__(
+        self,
+        open_database: Callable[[], Database],
+        show: Callable[[Sequence[Result]], None],
+        deliver: Callable[[Sequence[Result]], None],
+        name: str,
+    ) -> None:
+        """Both are called on the worker's thread and must not raise: `show` with commits that are written, `deliver` with every
+        result, which for a commit is when it is durable.
+        """
         self._open_database = open_database
+        self._show = show
         self._deliver = deliver
         self._queue: SimpleQueue[Commit | Read | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -75,7 +84,13 @@ class Worker:
         going = True
         while going:
             requests, going = self._take()
-            self._deliver(serve(database, requests))
+            results: Sequence[Result] = serve(database, requests)
+            if shown := [result for result in results if changes_something(result)]:
+                self._show(shown)
+                results = secure(database, results)
+            self._deliver(results)
+            if self._queue.empty():
+                database.fold()
         database.close()
 
     def _refuse(self, fault: BaseException) -> None:
@@ -104,6 +119,21 @@ def serve(database: Database, requests: Sequence[Commit | Read]) -> list[Result]
     commits = [request for request in requests if isinstance(request, Commit)]
     reads = [request for request in requests if isinstance(request, Read)]
     return [*_commit(database, commits), *(_read(database, request) for request in reads)]
+
+
+def changes_something(result: Result) -> bool:
+    """Whether it is that of a commit which has a revision of its own."""
+    request, value, _ = result
+    return isinstance(request, Commit) and value is not None and bool(value[1])
+
+
+def secure(database: Database, results: Sequence[Result]) -> Sequence[Result]:
+    """The results when they are on the disk; if that fails, commits carry the fault, although they may turn out to be there."""
+    try:
+        database.sync()
+    except StoreUnavailable as fault:
+        return [(request, None, fault) if isinstance(request, Commit) else (request, value, e) for request, value, e in results]
+    return results
 
 
 def _commit(database: Database, commits: Sequence[Commit]) -> list[Result]:
