@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fairway_cni.alias import alias_of
 from fairway_cni.hostports import needs_loopback
@@ -17,6 +18,9 @@ from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, Bridge, Shape, Veth
 
 GATEWAY_MAC = mac_of(GATEWAY4)
 """The MAC of every gateway a container sees: all bridges and, in routed mode, all host ends. They never share a segment."""
+
+RECENT = 4096
+"""Identities whose names are remembered: an ADD asks for them a dozen times."""
 
 _PREFIX = {BRIDGE: "fwb", ROUTED: "fwr", CHAINED: "fwc"}
 _UNSAFE = re.compile(r"[^a-z0-9]+")
@@ -45,15 +49,12 @@ class Identity:
     @property
     def digest(self) -> str:
         """44 bits of SHA-256, in hex: fits an interface name beside a prefix of three letters."""
-        joined = "\0".join((self.network, self.container_id, self.ifname))
-        return hashlib.sha256(joined.encode()).hexdigest()[:11]
+        return _digest(self.network, self.container_id, self.ifname)
 
     @property
     def object_name(self) -> str:
         """A DNS name for the Attachment object: readable in front, unique by the digest."""
-        parts = (self.network[:24], self.container_id[:12], self.ifname)
-        readable = "-".join(filter(None, (dns_safe(part) for part in parts)))
-        return f"{readable}-{self.digest}"
+        return _object_name(self.network, self.container_id, self.ifname)
 
     @property
     def key(self) -> Key:
@@ -62,6 +63,18 @@ class Identity:
     def host_ifname(self, mode: str) -> str:
         """The name of the veth's end on the node; of a chained attachment a name that no link has."""
         return _PREFIX[mode] + self.digest
+
+
+@lru_cache(RECENT)
+def _digest(*identity: str) -> str:
+    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:11]
+
+
+@lru_cache(RECENT)
+def _object_name(network: str, container_id: str, ifname: str) -> str:
+    parts = (network[:24], container_id[:12], ifname)
+    readable = "-".join(filter(None, (dns_safe(part) for part in parts)))
+    return f"{readable}-{_digest(network, container_id, ifname)}"
 
 
 def identity_of(attachment: Attachment) -> Identity:

@@ -132,7 +132,8 @@ def read_document(raw: bytes, strict: bool = False) -> dict[str, Any]:
     try:
         hook = _no_repetition if strict else None
         document = json.loads(raw.decode(), parse_constant=_no_constant, object_pairs_hook=hook)
-        json.dumps(document, ensure_ascii=False).encode()  # finds lone surrogates, which no later writer could encode
+        if b"\\u" in raw:
+            json.dumps(document, ensure_ascii=False).encode()  # finds lone surrogates, which no later writer could encode
     except (ValueError, RecursionError) as fault:
         raise CniError(faults.DECODE, "the network configuration cannot be decoded", str(fault)) from fault
     if not isinstance(document, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,8 +21,8 @@ from fairway_store.api import Delete, Entry, Put, Write
 COMMIT_TRIES = 4
 """How often a commit is tried because somebody else wrote the Pod in between."""
 CONFIRM_AFTER = 0.5
-"""Seconds until an attachment is confirmed in the store; this process knows it at once. Confirming later keeps the commit out of
-the way of a burst, and most of the commits away from containers that live for a moment."""
+"""Seconds at most until an attachment is confirmed in the store; this process knows it at once. Confirming later, and all in one
+commit, keeps it out of the way of a burst and away from containers that live for a moment."""
 
 
 class Records:
@@ -34,6 +34,7 @@ class Records:
         self._log = log
         self._confirm_after = confirm_after
         self._wired: set[str] = set()
+        self._unconfirmed: dict[str, Put] = {}
         self._background = Background()
 
     def find(self, who: Identity) -> Attachment | None:
@@ -84,24 +85,38 @@ class Records:
     def succeeded(self, attachment: Attachment, revision: int) -> None:
         """The ADD that declared it at `revision` is done: known here at once, in the store after a while."""
         self._wired.add(attachment.meta.name)
-        self._background.start(self._confirm(attachment, revision))
+        document = documents.attachment_document(replace(attachment, confirmed=True))
+        self._unconfirmed[attachment.meta.name] = Put(attachment.meta.key("Attachment"), document, revision)
+        if len(self._unconfirmed) == 1:
+            self._background.start(self._confirm())
 
     async def drain(self) -> None:
         """Wait until the store knows."""
         await self._background.drain()
 
-    async def _confirm(self, attachment: Attachment, revision: int) -> None:
-        """A DEL that was faster has changed the revision and wins."""
+    async def _confirm(self) -> None:
         await asyncio.sleep(self._confirm_after)
-        if attachment.meta.name not in self._wired:
-            return
-        document = documents.attachment_document(replace(attachment, confirmed=True))
+        due, self._unconfirmed = list(self._unconfirmed.values()), {}
         try:
-            await self._control.commit_quietly([Put(attachment.meta.key("Attachment"), document, revision)])
+            await self._put_quietly(due)
         except ConflictError:
-            self._log.debug("attachment %s changed before it was confirmed", attachment.meta.name)
+            await asyncio.gather(*(self._confirm_one(write) for write in due))
+
+    async def _confirm_one(self, write: Put) -> None:
+        """A DEL that was faster has changed the revision and wins."""
+        try:
+            await self._put_quietly([write])
+        except ConflictError:
+            self._log.debug("attachment %s changed before it was confirmed", write.key.name)
+
+    async def _put_quietly(self, writes: Sequence[Put]) -> None:
+        if not writes:
+            return
+        try:
+            await self._control.commit_quietly(writes)
         except StoreUnavailable as fault:
-            self._log.warning("attachment %s stays unconfirmed: %s", attachment.meta.name, fault)
+            names = ", ".join(write.key.name for write in writes)
+            self._log.warning("attachments stay unconfirmed: %s: %s", names, fault)
 
     async def forget(self, attachment: Attachment) -> list[Exception]:
         """Delete the objects; the errors met.
@@ -115,6 +130,7 @@ class Records:
             return [Delete(key), *pods]
 
         self._wired.discard(attachment.meta.name)
+        self._unconfirmed.pop(attachment.meta.name, None)
         try:
             await self._control.named(await self._commit(attachment, writes))
         except TimeoutError as fault:

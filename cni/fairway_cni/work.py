@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, TypeVarTuple, cast
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 THREADS = 64
 """Link work at once. Deletions wait in the kernel and are coalesced, so that many waiting together are cheaper than a few."""
@@ -27,33 +29,72 @@ class WorkThreads:
 
     async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run blocking work. A cancelled caller learns of it when the work is over: undoing must not race with doing."""
-        return await _over(asyncio.get_running_loop().run_in_executor(self._pool, work, *args))
+        return await Job(self._pool, partial(work, *args)).over()
 
     async def make(self, work: Callable[[], T]) -> T:
         """`run` for a step of making a link."""
-        return await _over(asyncio.get_running_loop().run_in_executor(self._makers, work))
+        return await Job(self._makers, work).over()
 
     async def beside(self, work: Callable[[], None], other: Coroutine[Any, Any, T]) -> T:
         """`make` while `other` goes on; the value of `other` when both are over. Of two errors its own is raised.
 
         `other` comes first, so that what it waits for is under way before a thread wants its turn of the interpreter.
         """
-        value, done = await asyncio.gather(other, self.make(work), return_exceptions=True)
-        if isinstance(value, BaseException):
-            raise value
-        if isinstance(done, BaseException):
-            raise done
+        job: Job[None] | None = None
+
+        def begin() -> None:
+            nonlocal job
+            job = Job(self._makers, work)
+
+        handle = asyncio.get_running_loop().call_soon(begin)
+        try:
+            value = await other
+        except BaseException:
+            handle.cancel()
+            if job is not None:
+                with suppress(Exception):
+                    await job.over()
+            raise
+        await (job or Job(self._makers, work)).over()
+        return value
+
+
+class Job(Generic[T]):
+    """Work on a thread of `pool`, begun when this is made. Belongs to the event loop it was made on."""
+
+    def __init__(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._outcome: tuple[T, None] | tuple[None, BaseException] | None = None
+        self._waiter: asyncio.Future[None] = self._loop.create_future()
+        pool.submit(self._carry_out, work)
+
+    def _carry_out(self, work: Callable[[], T]) -> None:
+        outcome: tuple[T, None] | tuple[None, BaseException]
+        try:
+            outcome = work(), None
+        except BaseException as fault:
+            outcome = None, fault
+        self._loop.call_soon_threadsafe(self._settle, outcome)
+
+    def _settle(self, outcome: tuple[T, None] | tuple[None, BaseException]) -> None:
+        self._outcome = outcome
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def over(self) -> T:
+        """The result, when it is there; a cancellation is passed on after that, and not to the work."""
+        cancelled: asyncio.CancelledError | None = None
+        while self._outcome is None:
+            try:
+                await self._waiter
+            except asyncio.CancelledError as fault:
+                cancelled, self._waiter = fault, self._loop.create_future()
+        if cancelled is not None:
+            raise cancelled
+        value, error = self._outcome
+        if error is not None:
+            raise error
         return cast("T", value)
-
-
-async def _over(future: asyncio.Future[T]) -> T:
-    """The result, when it is there; a cancellation is passed on after that."""
-    try:
-        await asyncio.wait({future})
-    except asyncio.CancelledError:
-        await asyncio.wait({future})
-        raise
-    return future.result()
 
 
 class Background:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fairway_cni import plan
 from fairway_cni.plan import Identity, NodeFacts
 from fairway_cni.wires import Kernel, Wires
+from fairway_core.errors import KernelError
 from fairway_core.model import Attachment, Meta
 from fairway_kernel import netns
 from fairway_kernel.link.manager import KernelLinks
@@ -87,3 +90,12 @@ def test_containers_that_come_while_it_goes_are_on_it(links: KernelLinks, namesp
         over.set()
         hammer.join()
     assert dropped[0]
+
+
+def test_a_full_bridge_is_named_with_its_remedy(links: KernelLinks, namespaces: Callable[[str], str]) -> None:
+    wires = wires_of(links)
+    wires.attach(attachment(1, namespaces("c")))
+    pairs = "".join(f"link add p{n} type veth peer name q{n}\nlink set p{n} master fw-net\n" for n in range(1022))
+    subprocess.run(["ip", "-n", Path(links._netns or "").name, "-b", "-"], input=pairs, text=True, check=True)
+    with pytest.raises(KernelError, match=r"EXFULL: a bridge .* 1,023 ports .* routed"):
+        wires.attach(attachment(2, namespaces("d")))

@@ -12,7 +12,7 @@ from fairway_kernel.conntrack import Entry, Match, Tuple
 from fairway_kernel.link import decode, wiring
 from fairway_kernel.link.objects import GATEWAY4, GATEWAY6, Veth
 from fairway_kernel.link.rtnl import IFINFO, IFLA_BRPORT_ISOLATED, RTM_NEWLINK, host_route, link, mac_bytes, mac_text, neighbour
-from fairway_kernel.netlink import HEADER, attr, attr_u8, attributes, messages, nest, text
+from fairway_kernel.netlink import HEADER, attr, attr_text, attr_u8, attr_u32, attributes, messages, nest, text
 
 VETH = Veth("fwb1", "/ns", "eth0", "0a:58:0a:f4:00:05", ("10.244.0.5", "fd00::5"), 1450, "fairway", "02:fa:00:00:00:01", "fw-net")
 
@@ -68,6 +68,14 @@ def test_create_pair_describes_both_ends_down() -> None:
     peer = decode.link_of(data)
     assert (peer.name, peer.mac, peer.up, peer.mtu) == ("eth0", VETH.mac, False, 1450)
     assert struct.unpack("=I", attributes(data, 16)[28]) == (11,)
+
+
+def test_name_of_reads_what_link_of_reads_wherever_the_name_stands() -> None:
+    request = wiring.create_pair(VETH, 11, 3)
+    assert decode.name_of(request.body) == (0, "fwb1")
+    later = link(7) + attr_u32(4, 1500) + attr_text(3, "fwb2")
+    assert decode.name_of(later) == (7, decode.link_of(later).name) == (7, "fwb2")
+    assert decode.name_of(link(7)) == (7, "")
 
 
 def test_gateways_follow_the_families() -> None:

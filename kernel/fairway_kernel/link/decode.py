@@ -48,7 +48,7 @@ from fairway_kernel.link.rtnl import (
     RTN_LOCAL,
     mac_text,
 )
-from fairway_kernel.netlink import Reply, attributes, s32, text, u32
+from fairway_kernel.netlink import ATTRIBUTE, Reply, attributes, s32, text, u32
 
 NO_ATTRIBUTE = b"\0\0\0\0"
 NO_NAMESPACE = b"\xff\xff\xff\xff"
@@ -131,6 +131,17 @@ def link_of(payload: bytes) -> Link:
         group=u32(found.get(IFLA_GROUP, NO_ATTRIBUTE)),
         namespace=s32(found.get(IFLA_LINK_NETNSID, NO_NAMESPACE)),
     )
+
+
+def name_of(payload: bytes) -> tuple[int, str]:
+    """Index and name of a link message, which is all that most of its readers want: a tenth of the work of `link_of`."""
+    _, _, index, _, _ = IFINFO.unpack_from(payload)
+    start = IFINFO.size + ATTRIBUTE.size
+    length, kind = ATTRIBUTE.unpack_from(payload, IFINFO.size) if len(payload) >= start else (0, 0)
+    if kind == IFLA_IFNAME:
+        # Where the kernel puts it.
+        return index, text(payload[start : IFINFO.size + length])
+    return index, text(attributes(payload, IFINFO.size).get(IFLA_IFNAME, b""))
 
 
 def addresses(replies: Iterable[Reply]) -> Iterator[Address]:

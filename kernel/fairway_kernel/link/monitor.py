@@ -75,7 +75,7 @@ class LinkMonitor:
     def _concerned(self, kind: int, payload: bytes) -> Iterator[str]:
         if kind in (RTM_NEWLINK, RTM_DELLINK):
             # A bridge's own messages speak of its ports: there RTM_DELLINK means that a port left, not that a device went.
-            yield from self._link(kind if payload[0] != AF_BRIDGE else RTM_NEWLINK, decode.link_of(payload))
+            yield from self._link(kind if payload[0] != AF_BRIDGE else RTM_NEWLINK, *decode.name_of(payload))
         elif kind in (RTM_NEWADDR, RTM_DELADDR):
             address = decode.address_of(payload)
             if is_ours_on_loopback(address):
@@ -88,17 +88,17 @@ class LinkMonitor:
         elif kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
             yield from self._device(decode.neighbour_of(payload).index)
 
-    def _link(self, kind: int, link: decode.Link) -> Iterator[str]:
+    def _link(self, kind: int, index: int, name: str) -> Iterator[str]:
         # A renamed link is told under both names: the one we would look for, and the one it has now.
-        yield from self._device(link.index)
-        if link.name.startswith(PREFIX):
-            yield link.name
+        yield from self._device(index)
+        if name.startswith(PREFIX):
+            yield name
         if kind == RTM_DELLINK:
-            self._names.pop(link.index, None)
-        elif link.name.startswith(PREFIX):
-            self._names[link.index] = link.name
+            self._names.pop(index, None)
+        elif name.startswith(PREFIX):
+            self._names[index] = name
         else:
-            self._names.pop(link.index, None)
+            self._names.pop(index, None)
 
     def _device(self, index: int) -> Iterator[str]:
         if index in self._names:

@@ -16,6 +16,8 @@ from fairway_kernel.link.rtnl import delete_host_route, delete_link, delete_neig
 from fairway_kernel.netlink import NetlinkSocket, Request, SocketPool
 from fairway_kernel.sysctl import Sysctls, write_here
 
+FULL = "a bridge of Linux has 1,023 ports at most, and this one has them; mode: routed knows no such limit"
+
 
 class Pair:
     """Implements `objects.PreparedLink`. One call at a time, from any thread."""
@@ -66,6 +68,8 @@ class Pair:
         try:
             channel.transact([request])
         except KernelError as error:
+            if error.errno == errno.EXFULL:
+                raise KernelError(error.errno, error.operation, FULL) from error
             if error.errno != errno.EEXIST or self._devices.index(name) is None:
                 raise
             channel.transact([delete_link(name), request])
