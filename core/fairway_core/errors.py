@@ -63,9 +63,8 @@ class KernelError(FairwayError):
 
 
 class StoreUnavailable(FairwayError):
-    """The store cannot be reached or written; nothing was changed, unless the disk failed at the last step, which the message says.
-    Retrying later may work.
-    """
+    """The store cannot be reached or written. Nothing was changed, unless the message says that it cannot be made durable. Retrying
+    later may work."""
 
 
 class ExhaustedError(FairwayError):
