@@ -63,8 +63,10 @@ class KernelError(FairwayError):
 
 
 class StoreUnavailable(FairwayError):
-    """The store cannot be reached or written. Nothing was changed, unless the message says that it cannot be made durable. Retrying
-    later may work."""
+    """The store cannot be reached or written. Nothing was changed, unless the message says that it cannot be made durable.
+
+    Retrying later may work.
+    """
 
 
 class ExhaustedError(FairwayError):
