@@ -1,6 +1,6 @@
 """ADD and DEL end to end: fairway against Debian's plugins, interleaved in one run.
 
-    python bench/cni.py [--mode bridge|routed] [--count N] [--parallel N] [--rounds N] [--held N,N]
+    python bench/cni.py [--mode bridge|routed] [--count N] [--parallel N] [--rounds N] [--held N,N] [--busy N]
 
 Builds a laboratory with one node and its agent (root needed, and the package containernetworking-plugins), and removes it. Every
 contestant runs as a runtime runs it: one process per plugin and call, in the node's namespace, into a fresh namespace.
@@ -10,6 +10,7 @@ contestant runs as a runtime runs it: one process per plugin and call, in the no
     fairway + port        the same with one host port
     usual chain           bridge with ipMasq + host-local, then portmap, then firewall, with one host port
 
+With --busy so many processes do sums meanwhile, for nodes are seldom idle when containers start.
 With --held the same calls are made on nodes that hold so many addresses already, and only these (see _cni_held.py).
 
 Times are wall time in milliseconds, the order is random, a ratio is of medians to the peer in the same run; below 1 is better.
@@ -23,10 +24,13 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +156,19 @@ def side_by_side(plugin: Contestant, width: int, round_number: int) -> dict[str,
     return walls
 
 
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes that want all of a processor, for the length of the block and ten minutes at most."""
+    words = [sys.executable, "-c", "import time; end = time.monotonic() + 600\nwhile time.monotonic() < end: sum(range(9999))"]
+    burning = [subprocess.Popen(words) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for one in burning:
+            one.kill()
+            one.wait()
+
+
 def table(title: str, plugins: list[Contestant], value: Callable[[Contestant, str], list[float]]) -> None:
     """Median, least, and the ratio of each of ours to the peer behind it."""
     print(f"\n{title:<34}{'median ms':>10}{'min ms':>9}{'ratio':>8}")
@@ -214,8 +231,9 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=32, help="calls at once; 0 leaves that part out")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the parallel part")
     parser.add_argument("--held", default="", help="numbers of addresses that are held already, such as 0,20000")
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep the machine busy meanwhile")
     options = parser.parse_args()
-    with LabSession() as session, tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory:
+    with busy(options.busy), LabSession() as session, tempfile.TemporaryDirectory(prefix="fairway-bench-") as directory:
         if options.held:
             measure_held(session, options, Path(directory))
             return
