@@ -231,12 +231,13 @@ class Reconciler:
     def _decode(self, key: Key, entry: Entry | None) -> Change | None:
         problem = f"object:{key}"
         self._undecodable.discard(key)
-        self.gaps.see(key, entry.document if entry else None)
-        if entry is None:
+        document = entry.document if entry else None
+        self.gaps.see(key, document)
+        if document is None:
             self._problems.clear(problem)
             return Change(key, None)
         try:
-            value = decode(entry.document)
+            value = decode(document)
         except UserError as error:
             # One object that cannot be understood must not stop the node; its last good state stays.
             self._problems.report(problem, str(error), blocking=False)

@@ -17,7 +17,6 @@ from fairway_core.keys import Key
 from fairway_store.api import Entry, Expired, Listing
 from fairway_store.feed import Commit
 from fairway_store.plan import Changes, PreparedWrite, Stored, changed, plan
-from fairway_store.text import from_text
 
 APPLICATION_ID = 0x46574159  # "FWAY": tells our file from any other SQLite file.
 LAYOUT = 1
@@ -87,6 +86,9 @@ class Database:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StoreUnavailable(f"{self.path}: is damaged: {verdict}")
+        spoilt = connection.execute("SELECT kind, name FROM object WHERE NOT json_valid(document) LIMIT 1").fetchone()
+        if spoilt is not None:
+            raise StoreUnavailable(f"{self.path}: is damaged: the text of {spoilt[0]} {spoilt[1]} is not JSON")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
 
@@ -176,14 +178,14 @@ class Database:
             rows = connection.execute(
                 f"SELECT kind, namespace, name, revision, document FROM object {where} ORDER BY kind, namespace, name", values
             )
-            entries = tuple(Entry(Key(*row[:3]), from_text(row[4]), row[3]) for row in rows)
+            entries = tuple(Entry(Key(*row[:3]), row[4], row[3]) for row in rows)
             return Listing(entries, self._state(connection)[0])
 
     def get(self, key: Key) -> Entry | None:
         """See `Store.get`."""
         with self._errors("cannot be read"):
             stored = _read(self._live(), key)
-            return Entry(key, from_text(stored.text), stored.revision) if stored else None
+            return Entry(key, stored.text, stored.revision) if stored else None
 
     def journal(self, revision: int) -> Sequence[Commit]:
         """The next commits after `revision`, at most about READ_AHEAD changes. Raises Expired, StoreUnavailable."""
@@ -226,8 +228,7 @@ class _Translate:
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
         if isinstance(fault, sqlite3.OperationalError) and fault.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise StoreUnavailable(f"{self._prefix}: another process has it open") from fault
-        if isinstance(fault, (sqlite3.Error, OSError, ValueError)):
-            # ValueError: text in the file that is not JSON any more.
+        if isinstance(fault, (sqlite3.Error, OSError)):
             raise StoreUnavailable(f"{self._prefix}: {fault}") from fault
 
 

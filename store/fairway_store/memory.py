@@ -9,7 +9,6 @@ from fairway_core.keys import Key
 from fairway_store.api import Changed, Entry, Expired, InSync, Listing, Write
 from fairway_store.feed import Commit, Feed
 from fairway_store.plan import Stored, events, plan, prepare
-from fairway_store.text import from_text
 
 JOURNAL = 20_000
 
@@ -66,7 +65,7 @@ class MemoryStore:
 
     @staticmethod
     def _entry(key: Key, stored: Stored) -> Entry:
-        return Entry(key, from_text(stored.text), stored.revision)
+        return Entry(key, stored.text, stored.revision)
 
     def _check(self) -> None:
         if self._closed:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from fairway_core.errors import UserError
 from fairway_core.keys import Key
-from fairway_store.api import Document
 
 
-def to_text(key: Key, document: Document) -> str:
+def to_text(key: Key, document: Mapping[str, Any]) -> str:
     """ASCII JSON with sorted keys and no spaces.
 
     Raises UserError for anything JSON cannot carry (NaN, sets, keys of mixed types, cycles), and for a key that is not
@@ -23,6 +23,6 @@ def to_text(key: Key, document: Document) -> str:
         raise UserError(f"{str(key)!a}: not a JSON document: {fault}") from fault
 
 
-def from_text(text: str) -> Document:
+def from_text(text: str) -> Mapping[str, Any]:
     """The document; a fresh one at each call."""
-    return cast("Document", json.loads(text))
+    return cast("Mapping[str, Any]", json.loads(text))
