@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from fairway_core import codec_traffic as traffic
 from fairway_core import readers as read
 from fairway_core.errors import UserError
 from fairway_core.keys import BY_NAME, Key
@@ -360,6 +361,9 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
     "ClusterNetworkPolicy": _cluster_policy,
+    "Gateway": traffic.gateway,
+    "HTTPRoute": traffic.http_route,
+    "ServicePolicy": traffic.service_policy,
     "Tenant": _tenant,
     "Attachment": _attachment,
 }

@@ -19,9 +19,6 @@ from fairway_core.keys import BY_NAME, Key
 
 NOT_YET = {
     "ClusterNetworkPolicy": "policy.networking.k8s.io",
-    "Gateway": "gateway.networking.k8s.io",
-    "HTTPRoute": "gateway.networking.k8s.io",
-    "ServicePolicy": "fairway.dev",
 }
 LIST = "List"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})

@@ -153,5 +153,9 @@ _RULES: dict[str, Callable[[Document], dict[str, Any]]] = {
     "EndpointSlice": _slice,
     "Node": _node,
     "NetworkPolicy": _policy,
+    # What other controllers report in the status of these grows with their number.
+    "Gateway": _policy,
+    "HTTPRoute": _policy,
+    "ServicePolicy": _policy,
     "Namespace": _namespace,
 }
