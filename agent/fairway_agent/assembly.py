@@ -42,7 +42,7 @@ from fairway_agent.resolving import Resolving
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.starting import WAITING, EarlyServer, Starting
 from fairway_agent.status import Status
-from fairway_agent.worker_config import RESOLV_CONF, worker_config
+from fairway_agent.worker_config import RESOLV_CONF, launcher_of, start_worker, worker_config
 from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
 from fairway_cni.handler import CniHandler
@@ -147,7 +147,7 @@ class Agent:
                 await peers.ensure()
                 group.create_task(peers.run())
                 for supervisor in self._workers(feed):
-                    await supervisor.start()
+                    await start_worker(supervisor, self._config, self._problems)
                     supervisors.append(supervisor)
                     stack.push_async_callback(supervisor.detach)
                 group.create_task(cluster_dns.run())
@@ -313,8 +313,9 @@ class Agent:
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
         paths, log = self._config.paths, self._log.getChild("dns")
         listen = tuple(self._config.dns.listen)
+        launcher = launcher_of(self._config)
         made = [
-            WorkerSupervisor(self._worker_argv(number, listen), paths.run / f"dns-{number}.pid", log, feed)
+            WorkerSupervisor(self._worker_argv(number, listen), paths.run / f"dns-{number}.pid", log, feed, launcher=launcher)
             for number in range(self._config.dns.workers)
         ]
         self._metrics.registry.register(SupervisorCollector(made))

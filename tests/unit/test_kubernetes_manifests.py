@@ -122,8 +122,8 @@ def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (config.store.kind, config.node.name) == ("kubernetes", "worker-7")
     (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
     pod = daemons["spec"]["template"]["spec"]
-    mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    assert {config.stateDir, config.runDir, "/etc/fairway"} <= mounted
+    for item in pod["containers"]:
+        assert {config.stateDir, config.runDir, "/etc/fairway"} <= {mount["mountPath"] for mount in item["volumeMounts"]}
     names = {volume["name"] for volume in pod["volumes"]}
     used = {mount["name"] for item in (*pod["containers"], *pod["initContainers"]) for mount in item["volumeMounts"]}
     assert used == names
@@ -135,20 +135,36 @@ def test_an_event_fits_its_schema() -> None:
     assert faults(document, schema_of(document, known), known, "Event") == []
 
 
-def agent_container() -> dict[str, Any]:
+def container(name: str) -> dict[str, Any]:
     (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
-    found: dict[str, Any] = daemons["spec"]["template"]["spec"]["containers"][0]
-    return found
+    (found,) = [item for item in daemons["spec"]["template"]["spec"]["containers"] if item["name"] == name]
+    return dict(found)
 
 
 def test_nothing_is_privileged_and_systemd_grants_the_same() -> None:
-    security = agent_container()["securityContext"]
-    assert "privileged" not in security and security["capabilities"]["drop"] == ["ALL"]
+    added: set[str] = set()
+    for name in ("dns", "agent"):
+        security = container(name)["securityContext"]
+        assert "privileged" not in security and security["capabilities"]["drop"] == ["ALL"]
+        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+        added |= set(security["capabilities"]["add"])
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string((ROOT / "deploy/systemd/fairway-agent.service").read_text())
     bounding = unit["Service"]["CapabilityBoundingSet"].split()
-    assert sorted(bounding) == sorted(f"CAP_{name}" for name in security["capabilities"]["add"])
+    assert sorted(bounding) == sorted(f"CAP_{name}" for name in added)
+
+
+def test_the_containers_agree_about_who_starts_workers_and_share_what_that_takes() -> None:
+    (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
+    # Workers are found and watched by their process ids.
+    assert daemons["spec"]["template"]["spec"]["hostPID"] is True
+    says = {"name": "FAIRWAY_DNS_SUPERVISOR", "value": "host"}
+    assert says in container("dns")["env"] and says in container("agent")["env"]
+    paths = {"/etc/fairway", "/var/lib/fairway", "/run/fairway"}
+    mounts = [[m for m in container(name)["volumeMounts"] if m["mountPath"] in paths] for name in ("dns", "agent")]
+    assert mounts[0] == mounts[1] and len(mounts[0]) == len(paths)
+    assert container("dns")["image"] == container("agent")["image"]
 
 
 # The chart
@@ -189,6 +205,7 @@ def test_every_value_of_the_chart_is_used() -> None:
         "nodeSelector": {"a": "b"},
         "tolerations": [],
         "resources": {"limits": {"memory": "1Gi"}},
+        "dnsResources": {"limits": {"memory": "1Gi"}},
     }
     assert changed.keys() == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
     known, plain = schemas(), render(CHART, "net")
@@ -198,7 +215,7 @@ def test_every_value_of_the_chart_is_used() -> None:
         assert [fault for item in found for fault in faults(item, schema_of(item, known), known, item["kind"])] == []
     assert {item["metadata"].get("namespace", "net") for item in plain} == {"net"}
     (daemons,) = [item for item in render(CHART, "net", changed) if item["kind"] == "DaemonSet"]
-    assert daemons["spec"]["template"]["spec"]["containers"][0]["image"] == "example.org/fairway:1.2.3"
+    assert {item["image"] for item in daemons["spec"]["template"]["spec"]["containers"]} == {"example.org/fairway:1.2.3"}
 
 
 def test_a_changed_configuration_restarts_the_agents() -> None:
@@ -211,7 +228,7 @@ def test_a_changed_configuration_restarts_the_agents() -> None:
 
 def test_the_probe_asks_where_the_agent_listens() -> None:
     (given,) = [item for item in DOCUMENTS if item["kind"] == "ConfigMap"]
-    probe = agent_container()["readinessProbe"]["httpGet"]
+    probe = container("agent")["readinessProbe"]["httpGet"]
     assert yaml.safe_load(given["data"]["fairway.yaml"])["metrics"]["listen"] == f"{probe['host']}:{probe['port']}"
 
 
