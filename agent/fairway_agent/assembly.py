@@ -26,6 +26,7 @@ from fairway_agent.drift import Drift
 from fairway_agent.egress import LearnedAddresses
 from fairway_agent.freshness import Freshness, Progress
 from fairway_agent.health_server import HealthServer, place_of
+from fairway_agent.lag import beat
 from fairway_agent.live import DNS, NFT, LiveRevisions
 from fairway_agent.metrics import AddressCollector, GapCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector
 from fairway_agent.metrics_dns import SupervisorCollector, WorkerCollector
@@ -136,10 +137,10 @@ class Agent:
             reconciler.subscribe(learned)
             objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs, read_only=self._clustered)
             async with asyncio.TaskGroup() as group:
-                group.create_task(reconciler.run())
-                group.create_task(names.run())
-                group.create_task(health.run())
-                group.create_task(self._reports.run(store, reconciler))
+                telling = self._reports.run(store, reconciler)
+                late = beat(self._metrics.lag.observe, self._clock)
+                for work in (late, reconciler.run(), names.run(), health.run(), telling):
+                    group.create_task(work)
                 await reconciler.synced.wait()
                 group.create_task(learned.run())
                 await names.told()

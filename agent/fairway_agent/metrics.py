@@ -41,6 +41,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.lag = Histogram(
+            "fairway_loop_lag_seconds",
+            "How late the event loop was, twenty times a second",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.cni = Histogram(
             "fairway_cni_seconds", "Time to answer a CNI request", ["command", "exit"], buckets=SECONDS, registry=self.registry
         )
