@@ -179,6 +179,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("EXPORTS", lambda document: str(len((_spec(document).get("dns") or {}).get("exports") or ()))),
         _LABELS,
     ),
+    "ServiceCIDR": (Column("CIDRS", lambda document: ",".join(_spec(document).get("cidrs") or ())),),
     "Gateway": (
         Column("CLASS", _field("gatewayClassName")),
         Column("LISTENERS", _listeners),

@@ -17,7 +17,6 @@ from fairway_core.keys import BY_NAME, Key
 from fairway_core.model import (
     Attachment,
     Bandwidth,
-    ClusterNetworkPolicy,
     Endpoint,
     EndpointSlice,
     Export,
@@ -304,11 +303,6 @@ def _policy_port(port: Document) -> PolicyPort | None:
     )
 
 
-def _cluster_policy(meta: Meta, document: Document) -> ClusterNetworkPolicy:
-    spec = _spec(document)
-    return ClusterNetworkPolicy(meta, read.text(spec.get("tier")), read.whole(spec.get("priority") or 0, 0, 1 << 31))
-
-
 def _attachment(meta: Meta, document: Document) -> Attachment:
     spec = _spec(document)
     return Attachment(
@@ -360,7 +354,8 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "Service": _service,
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
-    "ClusterNetworkPolicy": _cluster_policy,
+    "ClusterNetworkPolicy": traffic.cluster_policy,
+    "ServiceCIDR": traffic.service_cidr,
     "Gateway": traffic.gateway,
     "HTTPRoute": traffic.http_route,
     "ServicePolicy": traffic.service_policy,

@@ -1,4 +1,4 @@
-"""Documents of the kinds that steer traffic to objects: Gateway, HTTPRoute, ServicePolicy. Part of `fairway_core.codec`."""
+"""Documents of the kinds that say what becomes of traffic as a whole, to objects. Part of `fairway_core.codec`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fairway_core import readers as read
 from fairway_core.duration import milliseconds
 from fairway_core.model import (
+    ClusterNetworkPolicy,
     EndpointWeight,
     Gateway,
     HealthCheck,
@@ -17,6 +18,7 @@ from fairway_core.model import (
     Meta,
     OutlierDetection,
     RouteParent,
+    ServiceCIDR,
     ServicePolicy,
     SlowStart,
 )
@@ -26,6 +28,17 @@ Document = Mapping[str, Any]
 T = TypeVar("T", HealthCheck, OutlierDetection, SlowStart)
 
 DAY_MS = 86_400_000
+
+
+def service_cidr(meta: Meta, document: Document) -> ServiceCIDR:
+    """See `codec.decode`."""
+    return ServiceCIDR(meta, tuple(map(read.cidr, read.texts((document.get("spec") or {}).get("cidrs")))))
+
+
+def cluster_policy(meta: Meta, document: Document) -> ClusterNetworkPolicy:
+    """See `codec.decode`."""
+    spec = document.get("spec") or {}
+    return ClusterNetworkPolicy(meta, read.text(spec.get("tier")), read.whole(spec.get("priority") or 0, 0, 1 << 31))
 
 
 def gateway(meta: Meta, document: Document) -> Gateway:

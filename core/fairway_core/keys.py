@@ -25,6 +25,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("Service", "v1", "services", "svc"),
     Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", "eps"),
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", "netpol"),
+    Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", namespaced=False),
     Kind("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "cnp", namespaced=False),
     Kind("Gateway", "gateway.networking.k8s.io/v1", "gateways", "gtw"),
     Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes"),

@@ -69,6 +69,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "egress": [{"to": [BLOCK], "ports": RULE_PORTS}],
         }
     },
+    "ServiceCIDR": {"spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}},
     "Gateway": {"spec": {"gatewayClassName": "c", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP", "hostname": "x"}]}},
     "HTTPRoute": {"spec": {"parentRefs": [{"name": "a", "kind": "Service"}], "hostnames": ["x"], "rules": [{}]}},
     "ServicePolicy": {
