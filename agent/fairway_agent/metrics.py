@@ -149,5 +149,5 @@ class ProblemCollector(Collector):
 
     def collect(self) -> list[Metric]:
         family = GaugeMetricFamily("fairway_problems", "Problems that are open now")
-        family.add_metric([], len(self._problems.texts()))
+        family.add_metric([], self._problems.count)
         return [family]

@@ -19,16 +19,23 @@ from fairway_store.api import ABSENT, Changed, InSync, Put, Store
 from fairway_store.composite import CompositeStore
 from fairway_store.kubernetes.access import Access
 from fairway_store.kubernetes.prune import prune
+from fairway_store.kubernetes.reflector import Documents, Kept
 from fairway_store.kubernetes.resources import Resource, cluster_resources
 from fairway_store.kubernetes.store import KubernetesStore
 from fairway_store.kubernetes.timing import Timing
 from fairway_store.sqlite import SqliteStore
 
 LOG = logging.getLogger("test")
-QUICK = Timing(connect=1, request=1, silence=0.3, list_silence=0.3, base=0.005, cap=0.05, calm=5, probe=0.02, page=3)
+QUICK = Timing(connect=1, request=1, silence=0.3, list_silence=0.3, base=0.005, cap=0.05, calm=5, probe=0.02, page=3, grace=0.2)
 OPTIONAL = Resource("Gateway", "gateway.networking.k8s.io/v1", "gateways", required=False)
 CLUSTER_POLICY = Key("ClusterNetworkPolicy", "", "baseline")
 ATTACHMENT = Key("Attachment", "", "a1")
+ROUTE = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "front", "namespace": "shop"},
+    "spec": {"parentRefs": [{"name": "edge"}]},
+}
 
 
 def pod(name: str, ip: str = "", namespace: str = "shop", **labels: str) -> dict[str, Any]:
@@ -289,7 +296,7 @@ async def test_a_required_group_that_is_missing_is_a_fault_and_never_in_sync(clu
     cluster.double.uninstall("NetworkPolicy")
     store = cluster.store()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(store.list(), 0.1)
+        await asyncio.wait_for(store.list(), 0.5)
     assert "404" in cluster.faults["NetworkPolicy"]
     waiting = asyncio.ensure_future(store.list())
     await asyncio.sleep(0)
@@ -328,3 +335,55 @@ async def composite(cluster: Cluster, path: Path) -> CompositeStore:
     made = CompositeStore(await SqliteStore.open(path / "local.db"), cluster.store(), frozenset({"Attachment"}))
     await made.load()
     return made
+
+
+async def test_a_list_becomes_text_page_by_page(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 Pods listed anew once held the loop, and with it every CNI call, for most of a second."""
+    for number in range(20):
+        cluster.double.put(pod(f"p{number}", f"10.0.0.{number}"))
+    sizes: list[int] = []
+    real = KubernetesStore.prepare
+
+    def prepare(self: KubernetesStore, documents: Documents) -> Kept:
+        sizes.append(len(documents))
+        return real(self, documents)
+
+    async def replace(self: KubernetesStore, resource: Resource, kept: Kept) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("fairway_store.plan.to_text", lambda key, document: pytest.fail("all at once"))
+            await replaced(self, resource, kept)
+
+    replaced = KubernetesStore.replace
+    monkeypatch.setattr(KubernetesStore, "prepare", prepare)
+    monkeypatch.setattr(KubernetesStore, "replace", replace)
+    store = cluster.store()
+    await cluster.converged(store)
+    assert max(sizes) <= QUICK.page
+    await store.close()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_kind_the_node_can_do_without_holds_no_start_up_however_it_fails(cluster: Cluster, status: int) -> None:
+    """A conversion webhook that is away makes one kind of a group fail for ever; the node must not wait for it."""
+    path = next(path for path, item in cluster.double.collections.items() if item.kind.name == "HTTPRoute")
+    cluster.double.broken[path] = status
+    cluster.double.put(pod("p"))
+    store = cluster.store()
+    assert len((await asyncio.wait_for(store.list(), 5)).entries) == 1
+    assert str(status) in cluster.faults["HTTPRoute"]
+    # Once it works it is followed like any other.
+    del cluster.double.broken[path]
+    cluster.double.put(ROUTE)
+    await cluster.converged(store)
+    await eventually(lambda: settled(cluster))
+    await store.close()
+
+
+async def test_an_api_server_that_is_away_starts_nobody_without_what_a_node_can_do_without(cluster: Cluster) -> None:
+    """All of it comes back together: names that a Tenant hides must not be shown until its list is there too."""
+    nobody = "http://127.0.0.1:9"
+    store = cluster.store(servers=(nobody,))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(store.list(), 0.5)
+    assert not any(reflector.synced.is_set() for reflector in store.reflectors)
+    await store.close()
