@@ -43,7 +43,7 @@ from fairway_agent.resolving import Resolving
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.starting import WAITING, EarlyServer, Starting
 from fairway_agent.status import Status
-from fairway_agent.worker_config import RESOLV_CONF, launcher_of, start_worker, worker_config
+from fairway_agent.worker_config import RESOLV_CONF, launcher_of, started_workers, worker_config
 from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
 from fairway_cni.handler import CniHandler
@@ -147,8 +147,7 @@ class Agent:
                 await asyncio.to_thread(node.ensure)
                 await peers.ensure()
                 group.create_task(peers.run())
-                for supervisor in self._workers(feed):
-                    await start_worker(supervisor, self._config, self._problems)
+                async for supervisor in started_workers(self._workers(feed), self._config, self._problems):
                     supervisors.append(supervisor)
                     stack.push_async_callback(supervisor.detach)
                 group.create_task(cluster_dns.run())

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.kubernetes.double import Double, Fault
+from tests.kubernetes.following import QUICK, Cluster, eventually, pod
 from tests.kubernetes.recorded import scenario
 
 from fairway_core.codec import decode
 from fairway_core.errors import ConflictError, StoreUnavailable, UserError
 from fairway_core.keys import Key
-from fairway_store.api import ABSENT, Changed, InSync, Put, Store
+from fairway_store.api import ABSENT, Changed, InSync, Put
 from fairway_store.composite import CompositeStore
-from fairway_store.kubernetes.access import Access
-from fairway_store.kubernetes.prune import prune
 from fairway_store.kubernetes.reflector import Documents, Kept
 from fairway_store.kubernetes.resources import Resource, cluster_resources
 from fairway_store.kubernetes.store import KubernetesStore
-from fairway_store.kubernetes.timing import Timing
 from fairway_store.sqlite import SqliteStore
 
-LOG = logging.getLogger("test")
-QUICK = Timing(connect=1, request=1, silence=0.3, list_silence=0.3, base=0.005, cap=0.05, calm=5, probe=0.02, page=3, grace=0.2)
 OPTIONAL = Resource("Gateway", "gateway.networking.k8s.io/v1", "gateways", required=False)
 CLUSTER_POLICY = Key("ClusterNetworkPolicy", "", "baseline")
 ATTACHMENT = Key("Attachment", "", "a1")
@@ -36,59 +31,6 @@ ROUTE = {
     "metadata": {"name": "front", "namespace": "shop"},
     "spec": {"parentRefs": [{"name": "edge"}]},
 }
-
-
-def pod(name: str, ip: str = "", namespace: str = "shop", **labels: str) -> dict[str, Any]:
-    status = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {}
-    meta = {"name": name, "namespace": namespace, "labels": labels}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": meta,
-        "spec": {"nodeName": "n1"},
-        "status": {"phase": "Running", **status},
-    }
-
-
-class Cluster:
-    """A double, a store on it, and what the store complained about."""
-
-    def __init__(self, double: Double) -> None:
-        self.double = double
-        self.url = ""
-        self.faults: dict[str, str] = {}
-        self.said: list[str] = []
-
-    def report(self, kind: str, fault: str) -> None:
-        self.faults[kind] = fault
-        self.said.append(fault)
-
-    def store(self, servers: tuple[str, ...] = (), resources: Any = None, **access: Any) -> KubernetesStore:
-        made = KubernetesStore(Access(servers or (self.url,), "test", **access), self.report, LOG, QUICK, resources)
-        made.start()
-        return made
-
-    async def converged(self, store: Store) -> None:
-        """Wait until the store holds exactly what a fresh list of the server shows."""
-        await eventually(lambda: self.same(store))
-
-    async def same(self, store: Store) -> bool:
-        rules = {resource.kind: resource for resource in cluster_resources()}
-        wanted = [prune(rules[document["kind"]], document) for document in self.double.documents()]
-        held = [entry.document for entry in (await store.list()).entries if entry.key.kind in rules]
-        return sorted(map(repr_of, wanted)) == sorted(map(repr_of, held))
-
-
-def repr_of(value: Any) -> str:
-    import json
-
-    return json.dumps(value, sort_keys=True)
-
-
-async def eventually(holds: Callable[[], Awaitable[Any]], timeout: float = 5) -> None:
-    async with asyncio.timeout(timeout):
-        while not await holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(params=[True, False], ids=["streaming", "paged"])
@@ -387,3 +329,22 @@ async def test_an_api_server_that_is_away_starts_nobody_without_what_a_node_can_
         await asyncio.wait_for(store.list(), 0.5)
     assert not any(reflector.synced.is_set() for reflector in store.reflectors)
     await store.close()
+
+
+async def test_a_server_that_has_streamed_lists_is_asked_for_them_again_after_an_outage() -> None:
+    """Paging is dearer for the server; one silence must not make a node page for the rest of its life."""
+    double = Double(streaming=True)
+    cluster = Cluster(double)
+    cluster.url = await double.start()
+    double.put(pod("p0"))
+    # A list, a watch that expires at once, a fresh list of which nothing comes at first.
+    double.misbehave(Fault("watch"), Fault("watch", gone=True), Fault("watch", hang=True))
+    store = cluster.store(resources=[item for item in cluster_resources() if item.kind == "Pod"])
+    async with asyncio.timeout(5):
+        while store.reflectors[0].lists < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    double.put(pod("p1"))
+    await cluster.converged(store)
+    assert ("list", "pods") not in double.requests
+    await store.close()
+    await double.stop()

@@ -27,7 +27,7 @@ from fairway_dns.launch import HostLauncher, ask_host
 from fairway_dns.process import alive, read_pid_file
 from fairway_dns.supervise import WorkerSupervisor
 from fairway_netlab.lab import Lab
-from fairway_netlab.processes import in_namespace
+from fairway_netlab.processes import in_namespace, pids_in
 from fairway_netlab.run import start_agent
 
 pytestmark = pytest.mark.needs_root
@@ -244,3 +244,24 @@ def test_an_agent_waits_for_its_host_and_says_so(lab: Callable[[dict[str, Any]],
     finally:
         agent.terminate()
         agent.wait(20)
+
+
+@pytest.mark.parametrize("supervisor_of", ["agent", "host"])
+def test_fewer_workers_than_before_are_as_many_as_asked_for(lab: Callable[[dict[str, Any]], Lab], supervisor_of: str) -> None:
+    one = lab(topology(config={"dns": {"workers": 2}}))
+    node = one.node()
+    node.config["dns"].update(workers=1, supervisor=supervisor_of)
+    kill_agent(one)
+    node.config_file.write_text(json.dumps(node.config))
+    command = [sys.executable, "-m", "fairway_cli.main", "dns", "--config", str(node.config_file)]
+    process = subprocess.Popen(in_namespace(node.netns, command)) if supervisor_of == "host" else None
+    try:
+        one.start_agent()
+        run = Path(node.config["runDir"])
+        eventually(lambda: [path.name for path in sorted(run.glob("dns-*.pid"))] == ["dns-0.pid"], "one record is left")
+        workers = [pid for pid in pids_in([node.netns]) if b"fairway_dns.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 1
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait(10)

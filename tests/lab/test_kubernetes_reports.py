@@ -113,7 +113,7 @@ def test_a_node_tells_its_cluster_how_it_is(lab: LabFactory, server: ServedDoubl
         ("Pod/twin", "AddressConflict"),
         ("Pod/far", "AddressOutsideRange"),
     }
-    eventually(lambda: wanted <= events(server).keys(), f"events {wanted}", timeout=25)
+    eventually(lambda: wanted <= events(server).keys(), f"events {wanted}", timeout=60)
     failed = [item for (_about, reason), item in events(server).items() if reason == "NoAddress"]
     assert [item["type"] for item in failed] == ["Warning"] and failed[0]["regarding"]["uid"].startswith("uid-")
     assert events(server)["Service/odd", "NotEnforced"]["metadata"]["namespace"] == "shop"

@@ -79,6 +79,7 @@ class Reflector:
         self._backoff = Backoff(timing, chance, time.monotonic)
         self._version = ""
         self._streaming = True
+        self._streams = False
         self._ahead = 0
         self.lists = 0
         self.synced = asyncio.Event()
@@ -144,8 +145,12 @@ class Reflector:
         if self._streaming:
             try:
                 await self._streamed_list()
+                self._streams = True
                 return
             except (NotOffered, Silent) as fault:
+                if self._streams and isinstance(fault, Silent):
+                    # It has streamed lists before: this is an outage, not a server that does not know how.
+                    raise
                 self._log.debug("no streaming list of %s: %s", self._resource.plural, fault)
                 self._streaming = False
         await self._paged_list()
