@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from fairway_cni.install import NetworkSettings, conflist, shim_bytes
 from fairway_kernel import netns
+from fairway_netlab.control import request
+from fairway_netlab.lab import Lab
 from fairway_netlab.processes import run
 from fairway_netlab.session import LabSession
 
@@ -129,32 +135,70 @@ def measure(options: argparse.Namespace) -> None:
             plugin = Plugin(directory, str(lab.node().socket))
             # Processes started from here on inherit the namespace.
             netns.enter(lab.netns("n1"))
-            report(*rounds(plugin, server, options))
+            report(rounds(plugin, server, options, lambda: lags(lab)))
 
 
-def rounds(plugin: Plugin, server: Connection, options: argparse.Namespace) -> tuple[list[float], list[float], list[float]]:
+@dataclass
+class Found:
+    """Milliseconds of ADDs between the streams and during them, events per second, and beats of the agent's loop by how late."""
+
+    idle: list[float] = field(default_factory=list)
+    loaded: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    beats: Counter[float] = field(default_factory=Counter)
+
+
+def rounds(plugin: Plugin, server: Connection, options: argparse.Namespace, late: Callable[[], Counter[float]]) -> Found:
+    """`late` tells the beats so far."""
     plugin.adds(4)
-    idle: list[float] = []
-    loaded: list[float] = []
-    rates: list[float] = []
+    found = Found()
     for _ in range(options.rounds):
-        idle += plugin.adds(options.adds)
+        found.idle += plugin.adds(options.adds)
+        before = late()
         server.send(True)
         time.sleep(SETTLE_SECONDS)
-        loaded += plugin.adds(options.adds)
+        found.loaded += plugin.adds(options.adds)
+        time.sleep(options.seconds)
         server.send(False)
-        rates.append(float(server.recv()))
+        found.rates.append(float(server.recv()))
+        found.beats += late() - before
         time.sleep(SETTLE_SECONDS)
     server.send(None)
-    return idle, loaded, rates
+    return found
 
 
-def report(idle: list[float], loaded: list[float], rates: list[float]) -> None:
+def lags(lab: Lab) -> Counter[float]:
+    """Beats of the agent's event loop so far, by the upper bound of their lateness in seconds."""
+    text = request(lab.node().socket, "GET", "/metrics")[1].decode()
+    counts = re.findall(r'^fairway_loop_lag_seconds_bucket\{le="(\S+)"\} (\S+)$', text, re.M)
+    found: Counter[float] = Counter()
+    below = 0.0
+    for bound, count in counts:
+        found[float(bound)] = int(float(count) - below)
+        below = float(count)
+    return found
+
+
+def bound_of(beats: Counter[float], share: float) -> float:
+    """The bound that this share of the beats stayed below, in milliseconds."""
+    seen = 0
+    for bound in sorted(beats):
+        seen += beats[bound]
+        if seen >= share * beats.total():
+            return bound * 1000
+    return math.nan
+
+
+def report(found: Found) -> None:
     def middle_and_high(times: list[float]) -> tuple[float, float]:
         return statistics.median(times), statistics.quantiles(times, n=20)[-1]
 
-    (calm, calm_high), (busy, busy_high) = middle_and_high(idle), middle_and_high(loaded)
-    print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {len(idle)} ADDs each")
+    (calm, calm_high), (busy, busy_high) = middle_and_high(found.idle), middle_and_high(found.loaded)
+    print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {len(found.idle)} ADDs each")
     print(f"ADD idle           p50 {calm:.2f} ms, p95 {calm_high:.2f} ms (peer)")
-    print(f"ADD under events   p50 {busy:.2f} ms, p95 {busy_high:.2f} ms at {statistics.mean(rates):.0f} events per second")
+    print(f"ADD under events   p50 {busy:.2f} ms, p95 {busy_high:.2f} ms at {statistics.mean(found.rates):.0f} events per second")
     print(f"ratio              p50 {busy / calm:.2f}, p95 {busy_high / calm_high:.2f}")
+    print(
+        f"loop lag           {found.beats.total()} beats under events: half below {bound_of(found.beats, 0.5):g} ms, "
+        f"99 % below {bound_of(found.beats, 0.99):g} ms"
+    )

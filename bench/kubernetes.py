@@ -10,8 +10,8 @@ the other, the least any client has to do; in this run, on this machine.
 
 With --node: a whole agent on a node of a laboratory, from its start until all rules are in the kernel and names are answered.
 
-With --add: the plugin's ADD end to end on a node of a laboratory, while pods of other nodes change at the given rate. Peer: the
-same ADDs between the streams.
+With --add: the plugin's ADD end to end on a node of a laboratory, while pods of other nodes change at the given rate, and how
+late the agent's event loop is meanwhile, as its own metric has it. Peer: the same ADDs between the streams.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--paged", dest="streaming", action="store_false", help="a server without streaming lists")
     parser.add_argument("--node", action="store_true", help="a whole agent instead, rules and names included (root needed)")
     parser.add_argument("--add", action="store_true", help="ADD under a stream of events instead (root needed)")
-    for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000)):
+    for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000), ("seconds", 2)):
         parser.add_argument(f"--{name}", type=int, default=default, help="with --add")
     options = parser.parse_args()
     if options.node:

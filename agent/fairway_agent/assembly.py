@@ -28,6 +28,7 @@ from fairway_agent.egress import LearnedAddresses
 from fairway_agent.flows import forget_addresses, forget_unserved
 from fairway_agent.freshness import Freshness, Progress
 from fairway_agent.health_server import HealthServer, place_of
+from fairway_agent.lag import beat
 from fairway_agent.live import DNS, NFT, LiveRevisions
 from fairway_agent.metrics import AddressCollector, GapCollector, LiveCollector, Metrics, ProblemCollector, RuleCollector
 from fairway_agent.metrics_dns import SupervisorCollector, WorkerCollector
@@ -44,7 +45,7 @@ from fairway_agent.resolving import Resolving
 from fairway_agent.routes import PeerCollector, PeerRouting, Surroundings, after
 from fairway_agent.starting import WAITING, EarlyServer, Starting
 from fairway_agent.status import Status
-from fairway_agent.worker_config import RESOLV_CONF, worker_config
+from fairway_agent.worker_config import RESOLV_CONF, launcher_of, started_workers, worker_config
 from fairway_cni.attach import Attacher
 from fairway_cni.compile import PinCompiler
 from fairway_cni.handler import CniHandler
@@ -129,18 +130,17 @@ class Agent:
             reconciler.subscribe(learned)
             objects = Objects(store, reconciler, self._config.cluster.serviceCIDRs, read_only=self._clustered)
             async with asyncio.TaskGroup() as group:
-                group.create_task(reconciler.run())
-                group.create_task(names.run())
-                group.create_task(health.run())
-                group.create_task(self._reports.run(store, reconciler))
+                telling = self._reports.run(store, reconciler)
+                late = beat(self._metrics.lag.observe, self._clock)
+                for work in (late, reconciler.run(), names.run(), health.run(), telling):
+                    group.create_task(work)
                 await reconciler.synced.wait()
                 group.create_task(learned.run())
                 await names.told()
                 await asyncio.to_thread(node.ensure)
                 await peers.ensure()
                 group.create_task(peers.run())
-                for supervisor in self._workers(feed):
-                    await supervisor.start()
+                async for supervisor in started_workers(self._workers(feed), self._config, self._problems):
                     supervisors.append(supervisor)
                     stack.push_async_callback(supervisor.detach)
                 group.create_task(cluster_dns.run())
@@ -310,8 +310,9 @@ class Agent:
     def _workers(self, feed: ZoneFeed) -> list[WorkerSupervisor]:
         paths, log = self._config.paths, self._log.getChild("dns")
         listen = tuple(self._config.dns.listen)
+        launcher = launcher_of(self._config)
         made = [
-            WorkerSupervisor(self._worker_argv(number, listen), paths.run / f"dns-{number}.pid", log, feed)
+            WorkerSupervisor(self._worker_argv(number, listen), paths.run / f"dns-{number}.pid", log, feed, launcher=launcher)
             for number in range(self._config.dns.workers)
         ]
         self._metrics.registry.register(SupervisorCollector(made))

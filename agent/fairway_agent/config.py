@@ -82,6 +82,11 @@ def _node_name() -> str:
     return os.environ.get("FAIRWAY_NODE_NAME") or socket.gethostname()
 
 
+def _dns_supervisor() -> str:
+    """A DaemonSet that has a container for the DNS workers says so by environment."""
+    return os.environ.get("FAIRWAY_DNS_SUPERVISOR") or "agent"
+
+
 class NodeSection(_Section):
     """Who this node is and which addresses its containers get."""
 
@@ -114,6 +119,7 @@ class QueryLogSection(_Section):
 
 class DnsSection(_Section):
     """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
+    `supervisor`: whether the agent starts the workers itself, or a `fairway dns` process does for it, which they do not end with.
     `stubZones` gives zones servers of their own. `visibility`: whether names of other tenants, or of what policy forbids, exist
     for a container; `completion`: whether its search path is gone through here.
     """
@@ -122,6 +128,7 @@ class DnsSection(_Section):
     port: int = Field(default=53, ge=1, le=65535)
     upstreams: list[Upstream] = []
     workers: int = Field(default=1, ge=1, le=64)
+    supervisor: Literal["agent", "host"] = Field(default_factory=_dns_supervisor, validate_default=True)
     hosts: dict[Name, list[Address]] = {}
     stubZones: dict[Name, list[Upstream]] = {}
     visibility: Literal["all", "tenant", "policy"] = "all"
@@ -181,6 +188,11 @@ class Config(_Section):
         return self.store.kind == "kubernetes"
 
     @property
+    def hosted_workers(self) -> bool:
+        """Whether DNS workers are started by a process that outlives the agent's container."""
+        return self.dns.supervisor == "host"
+
+    @property
     def routes_peers(self) -> bool:
         """Whether the agent sets up routes to other nodes: what `routing` says, or else in a cluster."""
         return self.clustered if self.routing == "auto" else self.routing == "direct"
@@ -223,6 +235,10 @@ class Paths:
     @property
     def queries(self) -> Path:
         return self.run / "dns-queries.log"
+
+    @property
+    def worker_host(self) -> Path:
+        return self.run / "dns-host.sock"
 
     @property
     def feed(self) -> Path:

@@ -91,4 +91,4 @@ class AgentControl:
 
 def _is(pod: Pod | None, uid: str) -> bool:
     """Whether it is the pod that is being started: one of that name may be an older one that has not gone yet."""
-    return pod is not None and uid in ("", pod.meta.uid)
+    return pod is not None and (not uid or pod.known_as(uid))

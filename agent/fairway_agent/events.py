@@ -22,6 +22,9 @@ REFILL_SECONDS = 10.0
 """So many requests at once, then one in so many seconds: a node with a thousand faults must not be one more of them."""
 REPEAT_SECONDS = (60.0, 360.0)
 """Repetitions are counted in the event after the first wait, which doubles up to the second."""
+SPREAD_SECONDS = 30.0
+"""What every node sees it tells after a random part of this: in a large cluster thousands would speak in the same second, and all
+but the first in vain."""
 FORGET_SECONDS = 3600.0
 """API servers keep events for an hour; an incident that is silent so long is a new one when it returns."""
 TICK_SECONDS = 1.0
@@ -52,8 +55,10 @@ class Series:
 class Book:
     """Which event is to be written next. No I/O; belongs to one task."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, chance: Callable[[], float]) -> None:
+        """`chance` gives 0 <= x < 1."""
         self._clock = clock
+        self._chance = chance
         self._series: dict[Incident, Series] = {}
         self._tokens = float(BURST)
         self._filled = clock.monotonic()
@@ -67,7 +72,8 @@ class Book:
             return True
         if len(self._series) >= LIMIT and not self._make_room():
             return False
-        self._series[incident] = Series(incident, wall, wall, self._clock.monotonic())
+        due = self._clock.monotonic() + (self._chance() * SPREAD_SECONDS if incident.shared else 0.0)
+        self._series[incident] = Series(incident, wall, wall, due)
         return True
 
     def _make_room(self) -> bool:
@@ -124,7 +130,7 @@ class EventSender:
         self._timing = timing or Timing()
         self._chance = chance
         self._backoff = Backoff(self._timing, chance, clock.monotonic)
-        self._book = Book(clock)
+        self._book = Book(clock, chance)
         self._inbox: deque[Incident] = deque(maxlen=LIMIT)
 
     def tell(self, incident: Incident) -> None:

@@ -41,6 +41,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.lag = Histogram(
+            "fairway_loop_lag_seconds",
+            "How late the event loop was, twenty times a second",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.cni = Histogram(
             "fairway_cni_seconds", "Time to answer a CNI request", ["command", "exit"], buckets=SECONDS, registry=self.registry
         )
@@ -143,5 +149,5 @@ class ProblemCollector(Collector):
 
     def collect(self) -> list[Metric]:
         family = GaugeMetricFamily("fairway_problems", "Problems that are open now")
-        family.add_metric([], len(self._problems.texts()))
+        family.add_metric([], self._problems.count)
         return [family]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fairway_agent.problems import Problems
 from fairway_core.errors import KernelError
 from fairway_core.keys import Key
-from fairway_core.model import Attachment
+from fairway_core.model import Attachment, ServiceCIDR
 from fairway_core.world import World
 from fairway_kernel.link.objects import LinkManager
 from fairway_kernel.sysctl import Sysctls
@@ -22,6 +23,11 @@ BRIDGE_CALLS = {
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.bridge.bridge-nf-call-arptables": "0",
 }
+
+
+def in_thread(function: Callable[[], object]) -> object:
+    """Of the running event loop."""
+    return asyncio.get_running_loop().run_in_executor(None, function)
 
 
 class Node:
@@ -40,17 +46,26 @@ class Node:
         service_cidrs: Sequence[str],
         problems: Problems,
         log: logging.Logger,
+        later: Callable[[Callable[[], object]], object] = in_thread,
     ) -> None:
+        """`later` has something blocking called elsewhere, soon."""
+        self._later = later
         self._links = links
         self._sysctls = sysctls
         self._dns = tuple(dns)
-        self._service_cidrs = tuple(service_cidrs)
+        self._configured_cidrs = self._service_cidrs = tuple(service_cidrs)
         self._problems = problems
         self._log = log
         self._bridged = False
 
     def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
-        """Own the bridge settings as soon as the world has a bridged attachment; its link is made after this."""
+        """Own the bridge settings as soon as the world has a bridged attachment; its link is made after this. Ranges of virtual
+        IPs that the cluster gets later are routed to like those of the configuration.
+        """
+        if any(key.kind == "ServiceCIDR" for key in touched):
+            found = (cidr for item in after.all(ServiceCIDR) for cidr in item.cidrs)
+            self._service_cidrs = tuple(dict.fromkeys((*self._configured_cidrs, *found)))
+            self._later(self.ensure)
         if self._bridged:
             return
         attachments = (after.get(key) for key in touched if key.kind == "Attachment")

@@ -53,14 +53,10 @@ class Objects:
     async def select(self, kind: str, namespace: str | None, selector: Selector) -> tuple[int, list[Document]]:
         """Documents of a kind, sorted by key, and the revision they are of."""
         listing = await self._store.list(kind)
-        found = {entry.key: entry.document for entry in listing.entries}
-        found.update(self._derived(kind))
-        wanted = (
-            document
-            for key, document in sorted(found.items())
-            if namespace in (None, key.namespace) and selector.matches(_labels(document))
-        )
-        return listing.revision, list(wanted)
+        here = [entry for entry in listing.entries if namespace in (None, entry.key.namespace)]
+        found = {entry.key: entry.document async for entry in _unhurried(here)}
+        found.update((key, document) for key, document in self._derived(kind).items() if namespace in (None, key.namespace))
+        return listing.revision, [document for _, document in sorted(found.items()) if selector.matches(_labels(document))]
 
     def _derived(self, kind: str) -> dict[Key, Document]:
         if kind != "EndpointSlice":

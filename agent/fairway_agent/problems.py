@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 
+SHOWN = 50
+"""Of one sort: a version that does not understand a whole kind has a problem with each object of it."""
+
 
 class Problems:
     """Open problems. Each is logged when it opens and when it closes, not while it lasts."""
@@ -30,8 +33,16 @@ class Problems:
         return self._open.get(key, "")
 
     def texts(self) -> list[str]:
-        """One line per open problem, in a fixed order."""
-        return [self._open[key] for key in sorted(self._open)]
+        """One line per open problem, in a fixed order; of very many of one sort the first, and how many more there are."""
+        by_sort: dict[str, list[str]] = {}
+        for key in sorted(self._open):
+            by_sort.setdefault(key.partition(":")[0], []).append(self._open[key])
+        return [line for sort, lines in by_sort.items() for line in _shortened(sort, lines)]
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     def open(self) -> dict[str, str]:
         """Every open problem by its key."""
@@ -40,3 +51,8 @@ class Problems:
     def blocking(self) -> list[str]:
         """Those that keep the node from being ready."""
         return [self._open[key] for key in sorted(self._open) if key in self._blocking]
+
+
+def _shortened(sort: str, lines: list[str]) -> list[str]:
+    more = len(lines) - SHOWN
+    return lines if more <= 0 else [*lines[:SHOWN], f"and {more} more problems of this sort ({sort})"]

@@ -30,7 +30,7 @@ GRACE = 3.0
 """Seconds a DNS worker has to end by itself."""
 NO_LINK = "fwb-none"
 STATE = ("fairway.db", "fairway.db-wal", "fairway.db-shm", "zone*.json", "spool/*.del", "spool/*.bad", "spool")
-RUN = ("agent.sock", "dns.sock", "dns-*.pid", "dns-*.log", "dns-queries.log*")
+RUN = ("agent.sock", "dns.sock", "dns-*.pid", "dns-*.log", "dns-host.sock", "dns-queries.log*")
 SHOWN = 3
 
 

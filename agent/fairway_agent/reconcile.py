@@ -1,8 +1,8 @@
 """The loop that keeps a node equal to what the store says: store -> World -> compile -> diff -> one transaction -> live.
 
 Promise: no kernel write before the store's first list is complete; a change costs what it concerns; commits that queue up while
-one is being carried out are taken together; the event loop is never blocked by a compile (a thread does it); a failed
-transaction is retried and reported, and nothing after it is called live before it is.
+one is being carried out, in a cluster also those right after it, are taken together; the event loop is never blocked by a
+compile (a thread does it); a failed transaction is retried and reported, and nothing after it is called live before it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fairway_agent.dataplane import Applied, Dataplane
 from fairway_agent.gaps import Gaps
 from fairway_agent.live import NFT, LiveRevisions
 from fairway_agent.metrics import Metrics
+from fairway_agent.pacing import GAP_SECONDS, Pace
 from fairway_agent.problems import Problems
 from fairway_core.clock import Clock
 from fairway_core.codec import decode
@@ -34,6 +35,8 @@ SEEN_SECONDS = 30.0
 SLICE = 200
 """Objects looked at in one go, some ten milliseconds; more make way for others now and then."""
 WORLD = "world"
+AWAITED = frozenset({"Attachment"})
+"""Kinds whose changes somebody waits for: a container is being attached."""
 
 
 class Subscriber(Protocol):
@@ -85,6 +88,8 @@ class Reconciler:
         self._coming: list[Sequence[Changed]] = []
         self._reached = 0
         self._wake = asyncio.Event()
+        # Streams of changes come from clusters; whoever writes to the node's own store waits for it.
+        self._pace = Pace(GAP_SECONDS if clustered else 0.0)
         self._subscribers: list[Subscriber] = []
         self._worlds = LiveRevisions([WORLD])
         self._told = self.world
@@ -117,6 +122,7 @@ class Reconciler:
     def request_verify(self) -> None:
         """Compare the kernel in full at the next opportunity: something else may have changed our tables."""
         self._verify = True
+        self._pace.press()
         self._wake.set()
 
     async def run(self) -> None:
@@ -158,14 +164,18 @@ class Reconciler:
     def _take(self, changes: Sequence[Changed], revision: int) -> None:
         if changes:
             self._queue.append(changes)
+        if any(change.key.kind in AWAITED for change in changes):
+            self._pace.press()
         self._reached = max(self._reached, revision)
         self._wake.set()
 
     async def _loop(self) -> None:
         while True:
             await self._wake.wait()
+            await self._pace.turn()
             self._wake.clear()
             await self._advance()
+            self._pace.done()
             if self._unapplied:
                 asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
 
@@ -231,12 +241,13 @@ class Reconciler:
     def _decode(self, key: Key, entry: Entry | None) -> Change | None:
         problem = f"object:{key}"
         self._undecodable.discard(key)
-        self.gaps.see(key, entry.document if entry else None)
-        if entry is None:
+        document = entry.document if entry else None
+        self.gaps.see(key, document)
+        if document is None:
             self._problems.clear(problem)
             return Change(key, None)
         try:
-            value = decode(entry.document)
+            value = decode(document)
         except UserError as error:
             # One object that cannot be understood must not stop the node; its last good state stays.
             self._problems.report(problem, str(error), blocking=False)

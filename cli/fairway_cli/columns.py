@@ -125,6 +125,15 @@ def _not_enforced(document: Document) -> str:
     return _some([gap.field for gap in unenforced(document)])
 
 
+def _listeners(document: Document) -> str:
+    return _some([f"{item.get('port')}/{item.get('protocol')}" for item in _spec(document).get("listeners") or ()])
+
+
+def _parents(document: Document) -> str:
+    parents = _spec(document).get("parentRefs") or ()
+    return _some([f"{item.get('kind') or 'Gateway'}/{item.get('name')}" for item in parents])
+
+
 _NAMESPACE = Column("NAMESPACE", lambda document: str(_meta(document).get("namespace") or "default"))
 _NAME = Column("NAME", lambda document: str(_meta(document).get("name") or ""))
 _LABELS = Column("LABELS", lambda document: pairs(_meta(document).get("labels")), wide=True)
@@ -169,6 +178,22 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("NAMESPACE-SELECTOR", _namespace_selector),
         Column("EXPORTS", lambda document: str(len((_spec(document).get("dns") or {}).get("exports") or ()))),
         _LABELS,
+    ),
+    "ServiceCIDR": (Column("CIDRS", lambda document: ",".join(_spec(document).get("cidrs") or ())),),
+    "Gateway": (
+        Column("CLASS", _field("gatewayClassName")),
+        Column("LISTENERS", _listeners),
+        _GAPS,
+    ),
+    "HTTPRoute": (
+        Column("HOSTNAMES", lambda document: _some(_spec(document).get("hostnames") or ())),
+        Column("PARENTS", _parents),
+        _GAPS,
+    ),
+    "ServicePolicy": (
+        Column("SERVICE", lambda document: str((_spec(document).get("targetRef") or {}).get("name") or "")),
+        Column("ASKS-FOR", lambda document: ",".join(sorted(_spec(document).keys() - {"targetRef"}))),
+        _GAPS,
     ),
     "ClusterNetworkPolicy": (
         Column("TIER", _field("tier")),

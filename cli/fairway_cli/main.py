@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "delete": ("fairway_cli.commands.delete", "Delete objects."),
     "describe": ("fairway_cli.commands.describe", "Show an object with what it relates to."),
     "diff": ("fairway_cli.commands.diff", "Show what apply would change."),
+    "dns": ("fairway_cli.commands.dns", "Start DNS workers that outlive the agent's container."),
     "get": ("fairway_cli.commands.get", "List objects."),
     "install": ("fairway_cli.commands.install", "Put the CNI plugin and its network list in place."),
     "lab": ("fairway_netlab.commands", "Build laboratories out of network namespaces."),

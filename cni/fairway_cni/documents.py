@@ -106,17 +106,18 @@ def claim_pod(entry: Entry | None, attachment: Attachment, node: str, said: Said
 
 def release_pod(entry: Entry | None, attachment: Attachment, others: Sequence[Attachment]) -> list[Write]:
     """The writes that take the Pod from `attachment`: none if it has none of its addresses."""
-    if entry is None or set(attachment.ips).isdisjoint(listed := _ips(entry.document)):
+    before = entry.document if entry else {}
+    if entry is None or set(attachment.ips).isdisjoint(listed := _ips(before)):
         return []
     key = pod_key(attachment)
     if others:
         left = [ip for item in reversed(others) for ip in item.ips]
         in_order = [ip for ip in listed if ip in left]
-        document = {**entry.document, "status": _status(tuple(dict.fromkeys([*in_order, *left])))}
+        document = {**before, "status": _status(tuple(dict.fromkeys([*in_order, *left])))}
         return [Put(key, document, entry.revision)]
     if not attachment.pod_declared:
         return [Delete(key, entry.revision)]
-    document = {name: value for name, value in entry.document.items() if name != "status"}
+    document = {name: value for name, value in before.items() if name != "status"}
     document["spec"] = {name: value for name, value in (document.get("spec") or {}).items() if name != "nodeName"}
     return [Put(key, document, entry.revision)]
 

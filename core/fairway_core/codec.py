@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from fairway_core import codec_traffic as traffic
 from fairway_core import readers as read
 from fairway_core.errors import UserError
 from fairway_core.keys import BY_NAME, Key
 from fairway_core.model import (
     Attachment,
     Bandwidth,
-    ClusterNetworkPolicy,
     Endpoint,
     EndpointSlice,
     Export,
@@ -62,7 +62,7 @@ def key_of(document: Document) -> Key:
     namespace = meta.get("namespace") or "default"
     if not isinstance(namespace, str):
         raise UserError(f"{kind.name}/{name}: metadata.namespace is not text")
-    return Key(kind.name, namespace if kind.namespaced else "", name)
+    return Key(kind.name, read.word(namespace) if kind.namespaced else "", name)
 
 
 def decode(document: Document) -> Object:
@@ -120,7 +120,7 @@ def _pod(meta: Meta, document: Document) -> Pod:
     ips = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP")]
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     ports = {
-        PodPort(read.text(port["name"]), read.port(port["containerPort"]), read.protocol(port.get("protocol")))
+        PodPort(read.word(port["name"]), read.port(port["containerPort"]), read.protocol(port.get("protocol")))
         for container in _lasting(spec)
         for port in container.get("ports") or ()
         if port.get("name")
@@ -129,9 +129,9 @@ def _pod(meta: Meta, document: Document) -> Pod:
         meta=meta,
         ips=tuple(read.address(ip) for ip in ips if ip),
         ports=tuple(sorted(ports)),
-        node_name=read.text(spec.get("nodeName")),
+        node_name=read.word(spec.get("nodeName")),
         host_network=bool(spec.get("hostNetwork")),
-        phase=read.text(status.get("phase")) or "Pending",
+        phase=read.word(status.get("phase")) or "Pending",
         ready=ready,
         terminating=bool(document["metadata"].get("deletionTimestamp")),
         hostname=read.text(spec.get("hostname")),
@@ -154,7 +154,7 @@ def _service(meta: Meta, document: Document) -> Service:
     ingress = ((document.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     return Service(
         meta=meta,
-        type=read.text(spec.get("type")) or "ClusterIP",
+        type=read.word(spec.get("type")) or "ClusterIP",
         cluster_ips=() if headless else read.addresses(ips),
         headless=headless,
         selector=selector_from_labels(read.labels(spec["selector"])) if spec.get("selector") else None,
@@ -178,7 +178,7 @@ def _service_port(port: Document) -> ServicePort:
     return ServicePort(
         number,
         read.protocol(port.get("protocol")),
-        read.text(port.get("name")),
+        read.word(port.get("name")),
         read.port_or_name(port.get("targetPort") or number),
         read.port(port["nodePort"]) if port.get("nodePort") else 0,
     )
@@ -193,7 +193,7 @@ def _slice(meta: Meta, document: Document) -> EndpointSlice:
     family = {"IPv4": 4, "IPv6": 6}[address_type]
     ports = tuple(
         SlicePort(
-            read.text(port.get("name")), read.port(port["port"]) if port.get("port") else 0, read.protocol(port.get("protocol"))
+            read.word(port.get("name")), read.port(port["port"]) if port.get("port") else 0, read.protocol(port.get("protocol"))
         )
         for port in document.get("ports") or ()
     )
@@ -216,9 +216,9 @@ def _endpoint(item: Document, family: int) -> Endpoint:
         serving=ready if serving is None else bool(serving),
         terminating=bool(conditions.get("terminating")),
         hostname=read.text(item.get("hostname")),
-        node_name=read.text(item.get("nodeName")),
+        node_name=read.word(item.get("nodeName")),
         pod=read.text(target.get("name")) if target.get("kind") == "Pod" else "",
-        zone=read.text(item.get("zone")),
+        zone=read.word(item.get("zone")),
         for_zones=_hints(item, "forZones"),
         for_nodes=_hints(item, "forNodes"),
     )
@@ -303,11 +303,6 @@ def _policy_port(port: Document) -> PolicyPort | None:
     )
 
 
-def _cluster_policy(meta: Meta, document: Document) -> ClusterNetworkPolicy:
-    spec = _spec(document)
-    return ClusterNetworkPolicy(meta, read.text(spec.get("tier")), read.whole(spec.get("priority") or 0, 0, 1 << 31))
-
-
 def _attachment(meta: Meta, document: Document) -> Attachment:
     spec = _spec(document)
     return Attachment(
@@ -359,7 +354,11 @@ _DECODERS: dict[str, Callable[[Meta, Document], Object]] = {
     "Service": _service,
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
-    "ClusterNetworkPolicy": _cluster_policy,
+    "ClusterNetworkPolicy": traffic.cluster_policy,
+    "ServiceCIDR": traffic.service_cidr,
+    "Gateway": traffic.gateway,
+    "HTTPRoute": traffic.http_route,
+    "ServicePolicy": traffic.service_policy,
     "Tenant": _tenant,
     "Attachment": _attachment,
 }

@@ -25,7 +25,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("Service", "v1", "services", "svc"),
     Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", "eps"),
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", "netpol"),
+    Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", namespaced=False),
     Kind("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "cnp", namespaced=False),
+    Kind("Gateway", "gateway.networking.k8s.io/v1", "gateways", "gtw"),
+    Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes"),
+    Kind("ServicePolicy", "fairway.dev/v1", "servicepolicies", "svcpol"),
     Kind("Tenant", "fairway.dev/v1", "tenants", "ten", namespaced=False),
     Kind("Attachment", "fairway.dev/v1", "attachments", "att", namespaced=False),
 )

@@ -6,6 +6,7 @@ here: one such element would make the kernel refuse the whole transaction.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -14,6 +15,7 @@ from fairway_core.model.meta import family_of
 
 PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 MAX_PORT = 65535
+_NO_LABELS: Mapping[str, str] = {}
 
 
 def text(value: Any) -> str:
@@ -32,9 +34,14 @@ def texts(values: Any) -> tuple[str, ...]:
     return tuple(map(text, values or ()))
 
 
+def word(value: Any) -> str:
+    """A string that many objects have, held in memory once; absent means empty."""
+    return sys.intern(text(value))
+
+
 def labels(value: Any) -> Mapping[str, str]:
     """A mapping of strings to strings; absent means empty."""
-    return {text(key): text(item) for key, item in dict(value or {}).items()}
+    return {word(key): word(item) for key, item in dict(value).items()} if value else _NO_LABELS
 
 
 def whole(value: Any, low: int, high: int) -> int:
@@ -58,7 +65,7 @@ def port_or_name(value: Any) -> int | str:
 
 def protocol(value: Any) -> str:
     """TCP, UDP or SCTP; absent means TCP."""
-    name = text(value) or "TCP"
+    name = word(value) or "TCP"
     if name not in PROTOCOLS:
         raise ValueError(f"{name!r} is not one of {', '.join(sorted(PROTOCOLS))}")
     return name

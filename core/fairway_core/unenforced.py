@@ -101,6 +101,42 @@ def _cluster_policy(document: Document) -> Iterator[Gap]:
     yield Gap("spec", "ClusterNetworkPolicy is not compiled: none of its rules is in force")
 
 
+def _gateway(document: Document) -> Iterator[Gap]:
+    name = _mapping(document.get("spec")).get("gatewayClassName")
+    yield Gap("spec", f"Fairway serves no Gateways: nothing listens, unless class {name!r} is another controller's")
+
+
+def _route(document: Document) -> Iterator[Gap]:
+    parents = list(_items(_mapping(document.get("spec")), "parentRefs", "spec"))
+    for path, parent in parents:
+        if parent.get("kind") == "Service":
+            yield Gap(path, f"connections to Service {parent.get('name')!r} are balanced without a look at requests")
+        else:
+            yield Gap(
+                path, f"Fairway serves no Gateways: nothing is routed, unless {parent.get('name')!r} is another controller's"
+            )
+    if not parents:
+        yield Gap("spec", "Fairway serves no HTTPRoutes: none of its rules is in force")
+
+
+_SERVICE_POLICY = {
+    "weights": "endpoints have equal shares",
+    "healthCheck": "nobody checks; endpoints are as ready as their EndpointSlices say",
+    "outlierDetection": "endpoints that fail are not left out",
+    "slowStart": "a new endpoint has its whole share at once",
+    "drain": "connections to endpoints that go are left alone, however long they last",
+}
+"""What is asked for, and what happens instead."""
+
+
+def _service_policy(document: Document) -> Iterator[Gap]:
+    spec = _mapping(document.get("spec"))
+    for field, instead in _SERVICE_POLICY.items():
+        if spec.get(field) is not None:
+            yield Gap(f"spec.{field}", f"is not carried out yet: {instead}")
+    yield from _unknown(spec, ("targetRef", *_SERVICE_POLICY), "spec")
+
+
 def _unknown(
     document: Document, known: Collection[str], path: str, instead: str = "it is as if it were not there"
 ) -> Iterator[Gap]:
@@ -128,4 +164,7 @@ _RULES: Mapping[str, Callable[[Document], Iterator[Gap]]] = {
     "EndpointSlice": _slice,
     "NetworkPolicy": _policy,
     "ClusterNetworkPolicy": _cluster_policy,
+    "Gateway": _gateway,
+    "HTTPRoute": _route,
+    "ServicePolicy": _service_policy,
 }

@@ -12,9 +12,9 @@ from pathlib import Path
 from fairway_dns.config import listening
 from fairway_dns.health import Patience, Pulse, deaf, silent
 from fairway_dns.knock import unanswered
-from fairway_dns.process import Running, alive, ended, kill, read_pid_file, readable, spawn, terminate, write_pid_file
+from fairway_dns.launch import Launcher, OwnLauncher
+from fairway_dns.process import Running, alive, ended, kill, read_pid_file, readable, terminate, write_pid_file
 
-READY_VARIABLE = "FAIRWAY_READY_FD"
 READY_TIMEOUT = 10.0
 GRACE = 3.0
 FIRST_DELAY = 0.1
@@ -37,10 +37,12 @@ class WorkerSupervisor:
         log: logging.Logger,
         pulse: Pulse | None = None,
         patience: Patience | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
+        """`launcher` starts the workers; without one they are children of this process."""
+        self._launcher = launcher or OwnLauncher()
         self._argv = tuple(argv)
         self._pid_file = pid_file
-        self._log_file = pid_file.with_suffix(".log")
         self._log = log
         self._pulse = pulse
         self._patience = self._first_patience = patience or Patience()
@@ -93,7 +95,7 @@ class WorkerSupervisor:
 
     async def _begin(self) -> None:
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        await self._launcher.claim()
         old = read_pid_file(self._pid_file)
         if old is not None and not alive(old):
             old = None
@@ -140,10 +142,19 @@ class WorkerSupervisor:
             delay = FIRST_DELAY if loop.time() - since > STABLE else min(delay * 2, LAST_DELAY)
             await asyncio.sleep(delay)
             try:
-                await self._launch()
-                self.restarts += 1
+                await self._launcher.claim()
+                # While nobody was here to start one, whoever starts workers may have done so by himself.
+                self._running = self._successor()
+                if self._running is None:
+                    await self._launch()
+                    self.restarts += 1
             except OSError as error:
                 self._log.error("dns worker cannot be started: %s", error)
+
+    def _successor(self) -> Running | None:
+        """The worker on record, if it lives and is as ours should be."""
+        found = read_pid_file(self._pid_file)
+        return found if found is not None and found.argv == self._argv and alive(found) else None
 
     async def _lasts(self, running: Running) -> bool:
         """Wait until the worker ended (False) or hangs (True)."""
@@ -186,7 +197,7 @@ class WorkerSupervisor:
 
     async def _launch(self) -> None:
         """Start a worker, which is ours from then on, and wait until it is ready."""
-        running, ready = spawn(self._argv, os.environ, self._log_file, READY_VARIABLE)
+        running, ready = await self._launcher.launch(self._argv, self._pid_file)
         try:
             write_pid_file(self._pid_file, running)
             self._running = running

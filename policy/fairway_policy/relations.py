@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from fairway_core.keys import Key
 from fairway_policy.identity import Identity
-from fairway_policy.rules import IN_NAMESPACE, Bucket, PreparedPolicy, PreparedRule, Term, buckets_of
+from fairway_policy.rules import Bucket, PreparedPolicy, PreparedRule, Term, buckets_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -44,14 +44,14 @@ class MultiMap(Generic[K, V]):
 class Relations:
     """Policies, identities, and the two relations between them.
 
-    Promise: adding or removing an identity costs time in the policies of its namespace and the terms filed in its buckets;
-    adding or removing a policy costs time in the identities filed in the buckets of its terms.
+    Promise: adding or removing an identity costs time in the policies and terms filed in its buckets; adding or removing a
+    policy costs time in the identities filed in its own bucket and those of its terms.
     """
 
     def __init__(self) -> None:
         self._policies: dict[Key, PreparedPolicy] = {}
         self._identities: dict[int, Identity] = {}
-        self._by_namespace: MultiMap[str, Key] = MultiMap()
+        self._policies_in: MultiMap[Bucket, Key] = MultiMap()
         self._subjects: MultiMap[Key, int] = MultiMap()
         self._selecting: MultiMap[int, Key] = MultiMap()
         self._users: MultiMap[Term, Key] = MultiMap()
@@ -73,12 +73,12 @@ class Relations:
     def add_identity(self, number: int, identity: Identity) -> set[int]:
         """Returns the subjects some rule of which has a term that matches the new identity."""
         self._identities[number] = identity
-        for key in self._by_namespace[identity.namespace]:
-            if self._policies[key].selects(identity):
-                self._subjects.add(key, number)
-                self._selecting.add(number, key)
         concerned: set[int] = set()
         for bucket in buckets_of(identity):
+            for key in self._policies_in[bucket]:
+                if self._policies[key].selects(identity):
+                    self._subjects.add(key, number)
+                    self._selecting.add(number, key)
             self._identities_in.add(bucket, number)
             for term in self._terms_in[bucket]:
                 if term.matches(identity):
@@ -99,8 +99,8 @@ class Relations:
     def add_policy(self, key: Key, policy: PreparedPolicy) -> set[int]:
         """Returns the subjects of the new policy."""
         self._policies[key] = policy
-        self._by_namespace.add(policy.namespace, key)
-        for number in self._identities_in[IN_NAMESPACE, policy.namespace]:
+        self._policies_in.add(policy.bucket, key)
+        for number in self._identities_in[policy.bucket]:
             if policy.selects(self._identities[number]):
                 self._subjects.add(key, number)
                 self._selecting.add(number, key)
@@ -121,7 +121,7 @@ class Relations:
         policy = self._policies.pop(key, None)
         if policy is None:
             return set()
-        self._by_namespace.discard(policy.namespace, key)
+        self._policies_in.discard(policy.bucket, key)
         for term in policy.terms():
             self._users.discard(term, key)
             if term not in self._users:

@@ -37,8 +37,8 @@ class PodTerm:
     @property
     def bucket(self) -> Bucket:
         if self.namespace:
-            return (IN_NAMESPACE, self.namespace)
-        return _pair_bucket(LABEL, self.pods) or _pair_bucket(NAMESPACE_LABEL, self.namespaces) or (ANY,)
+            return bucket_in(self.namespace, self.pods)
+        return _pair_bucket((LABEL,), self.pods) or _pair_bucket((NAMESPACE_LABEL,), self.namespaces) or (ANY,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,16 @@ class NamedPortTerm:
 Term = PodTerm | BlockTerm | NamedPortTerm
 
 
-def _pair_bucket(kind: str, selector: Selector | None) -> Bucket:
+def bucket_in(namespace: str, pods: Selector | None) -> Bucket:
+    """The bucket of pods of one namespace: of a label pair there, if the selector insists on one."""
+    return _pair_bucket((IN_NAMESPACE, namespace), pods) or (IN_NAMESPACE, namespace)
+
+
+def _pair_bucket(head: Bucket, selector: Selector | None) -> Bucket:
     """The bucket of a label pair the selector insists on, if it does."""
     for item in selector.requirements if selector else ():
         if item.operator == IN and len(item.values) == 1:
-            return (kind, item.key, item.values[0])
+            return (*head, item.key, item.values[0])
     return ()
 
 
@@ -86,6 +91,7 @@ def buckets_of(identity: Identity) -> Iterator[Bucket]:
     yield (IN_NAMESPACE, identity.namespace)
     for key, value in identity.labels:
         yield (LABEL, key, value)
+        yield (IN_NAMESPACE, identity.namespace, key, value)
     for key, value in identity.namespace_labels:
         yield (NAMESPACE_LABEL, key, value)
     for cidr in identity.blocks:
@@ -116,6 +122,11 @@ class PreparedPolicy:
     namespace: str
     pods: Selector
     rules: dict[str, tuple[PreparedRule, ...]] = field(default_factory=dict)
+
+    @property
+    def bucket(self) -> Bucket:
+        """Where it is filed: it selects only identities that lie there."""
+        return bucket_in(self.namespace, self.pods)
 
     def selects(self, identity: Identity) -> bool:
         return identity.namespace == self.namespace and identity.matches(self.pods, None)

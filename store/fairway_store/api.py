@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from fairway_core.errors import FairwayError
 from fairway_core.keys import Key
+from fairway_store.text import from_text, to_text
 
 Document = Mapping[str, Any]
 
@@ -23,11 +24,24 @@ ABSENT: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored object. `revision` is that of its last change."""
+    """One stored object: the canonical text of its document, and the revision of its last change.
+
+    Holding entries costs what their text costs, which the store holds anyhow: a decoded document takes several times as much.
+    """
 
     key: Key
-    document: Document
+    text: str
     revision: int
+
+    @classmethod
+    def of(cls, key: Key, document: Document, revision: int) -> Entry:
+        """The entry of a document. Raises UserError for one that is not JSON."""
+        return cls(key, to_text(key, document), revision)
+
+    @property
+    def document(self) -> Document:
+        """The document, decoded anew at each call: take it once, and it is the caller's own."""
+        return from_text(self.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from fairway_store.statements import (
     keys_text,
     rows_text,
 )
-from fairway_store.text import from_text
 
 READ_AHEAD = 512
 """Changes read from the journal at a time (at least one whole commit)."""
@@ -102,6 +101,9 @@ class Database:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StoreUnavailable(f"{self.path}: is damaged: {verdict}")
+        spoilt = connection.execute("SELECT kind, name FROM object WHERE NOT json_valid(document) LIMIT 1").fetchone()
+        if spoilt is not None:
+            raise StoreUnavailable(f"{self.path}: is damaged: the text of {spoilt[0]} {spoilt[1]} is not JSON")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
 
@@ -214,14 +216,14 @@ class Database:
             rows = connection.execute(
                 f"SELECT kind, namespace, name, revision, document FROM object {where} ORDER BY kind, namespace, name", values
             )
-            entries = tuple(Entry(Key(*row[:3]), from_text(row[4]), row[3]) for row in rows)
+            entries = tuple(Entry(Key(*row[:3]), row[4], row[3]) for row in rows)
             return Listing(entries, self._revision)
 
     def get(self, key: Key) -> Entry | None:
         """See `Store.get`."""
         with self._errors("cannot be read"):
             stored = _find(self._live(), [key]).get(key)
-            return Entry(key, from_text(stored.text), stored.revision) if stored else None
+            return Entry(key, stored.text, stored.revision) if stored else None
 
     def journal(self, revision: int) -> Sequence[Commit]:
         """The next commits after `revision`, at most about READ_AHEAD changes. Raises Expired, StoreUnavailable."""
@@ -263,8 +265,7 @@ class _Translate:
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
         if isinstance(fault, sqlite3.OperationalError) and fault.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise StoreUnavailable(f"{self._prefix}: another process has it open") from fault
-        if isinstance(fault, (sqlite3.Error, OSError, ValueError)):
-            # ValueError: text in the file that is not JSON any more.
+        if isinstance(fault, (sqlite3.Error, OSError)):
             raise StoreUnavailable(f"{self._prefix}: {fault}") from fault
 
 

@@ -9,8 +9,7 @@ from fairway_core.errors import StoreUnavailable
 from fairway_core.keys import Key
 from fairway_store.api import Accepted, Changed, Entry, Expired, InSync, Listing, Write
 from fairway_store.feed import Commit, Feed
-from fairway_store.plan import Stored, events, plan, prepare
-from fairway_store.text import from_text
+from fairway_store.plan import PreparedWrite, Stored, events, plan, prepare
 
 JOURNAL = 20_000
 
@@ -37,8 +36,13 @@ class MemoryStore:
     async def commit(self, writes: Sequence[Write]) -> int:
         """See `Store.commit`."""
         self._check()
+        return await self.commit_prepared(prepare(writes))
+
+    async def commit_prepared(self, writes: Sequence[PreparedWrite]) -> int:
+        """`commit` of writes that were turned into text before, a few at a time, so that nobody waits for that of very many."""
+        self._check()
         revision = self._feed.revision + 1
-        changes = plan(prepare(writes), self._objects.get, revision)
+        changes = plan(writes, self._objects.get, revision)
         if not changes:
             return self._feed.revision
         for key, text in changes.items():
@@ -74,7 +78,7 @@ class MemoryStore:
 
     @staticmethod
     def _entry(key: Key, stored: Stored) -> Entry:
-        return Entry(key, from_text(stored.text), stored.revision)
+        return Entry(key, stored.text, stored.revision)
 
     def _check(self) -> None:
         if self._closed:

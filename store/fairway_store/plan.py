@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fairway_core.errors import ConflictError
 from fairway_core.keys import Key
 from fairway_store.api import ABSENT, ANY, Changed, Entry, Put, Write
-from fairway_store.text import check, from_text, to_text
+from fairway_store.text import check, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +82,4 @@ def events(changes: Changes, revision: int) -> tuple[Changed, ...]:
 
 def changed(key: Key, text: str | None, revision: int) -> Changed:
     """The watch event of one change."""
-    return Changed(key, None if text is None else Entry(key, from_text(text), revision), revision)
+    return Changed(key, None if text is None else Entry(key, text, revision), revision)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from fairway_core.errors import UserError
 from fairway_core.keys import Key
-from fairway_store.api import Document
 
 
-def to_text(key: Key, document: Document) -> str:
+def to_text(key: Key, document: Mapping[str, Any]) -> str:
     """ASCII JSON with sorted keys and no spaces.
 
     Raises UserError for anything JSON cannot carry (NaN, sets, keys of mixed types, cycles).
@@ -31,6 +31,6 @@ def check(key: Key) -> None:
         raise UserError(f"{str(key)!a}: a key is Unicode text without NUL")
 
 
-def from_text(text: str) -> Document:
+def from_text(text: str) -> Mapping[str, Any]:
     """The document; a fresh one at each call."""
-    return cast("Document", json.loads(text))
+    return cast("Mapping[str, Any]", json.loads(text))

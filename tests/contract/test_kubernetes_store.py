@@ -3,85 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.kubernetes.double import Double, Fault
+from tests.kubernetes.following import QUICK, Cluster, eventually, pod
 from tests.kubernetes.recorded import scenario
 
 from fairway_core.codec import decode
 from fairway_core.errors import ConflictError, StoreUnavailable, UserError
 from fairway_core.keys import Key
-from fairway_store.api import ABSENT, Changed, InSync, Put, Store
+from fairway_store.api import ABSENT, Changed, InSync, Put
 from fairway_store.composite import CompositeStore
-from fairway_store.kubernetes.access import Access
-from fairway_store.kubernetes.prune import prune
+from fairway_store.kubernetes.reflector import Documents, Kept
 from fairway_store.kubernetes.resources import Resource, cluster_resources
 from fairway_store.kubernetes.store import KubernetesStore
-from fairway_store.kubernetes.timing import Timing
 from fairway_store.sqlite import SqliteStore
 
-LOG = logging.getLogger("test")
-QUICK = Timing(connect=1, request=1, silence=0.3, list_silence=0.3, base=0.005, cap=0.05, calm=5, probe=0.02, page=3)
 OPTIONAL = Resource("Gateway", "gateway.networking.k8s.io/v1", "gateways", required=False)
 CLUSTER_POLICY = Key("ClusterNetworkPolicy", "", "baseline")
 ATTACHMENT = Key("Attachment", "", "a1")
-
-
-def pod(name: str, ip: str = "", namespace: str = "shop", **labels: str) -> dict[str, Any]:
-    status = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {}
-    meta = {"name": name, "namespace": namespace, "labels": labels}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": meta,
-        "spec": {"nodeName": "n1"},
-        "status": {"phase": "Running", **status},
-    }
-
-
-class Cluster:
-    """A double, a store on it, and what the store complained about."""
-
-    def __init__(self, double: Double) -> None:
-        self.double = double
-        self.url = ""
-        self.faults: dict[str, str] = {}
-        self.said: list[str] = []
-
-    def report(self, kind: str, fault: str) -> None:
-        self.faults[kind] = fault
-        self.said.append(fault)
-
-    def store(self, servers: tuple[str, ...] = (), resources: Any = None, **access: Any) -> KubernetesStore:
-        made = KubernetesStore(Access(servers or (self.url,), "test", **access), self.report, LOG, QUICK, resources)
-        made.start()
-        return made
-
-    async def converged(self, store: Store) -> None:
-        """Wait until the store holds exactly what a fresh list of the server shows."""
-        await eventually(lambda: self.same(store))
-
-    async def same(self, store: Store) -> bool:
-        rules = {resource.kind: resource for resource in cluster_resources()}
-        wanted = [prune(rules[document["kind"]], document) for document in self.double.documents()]
-        held = [entry.document for entry in (await store.list()).entries if entry.key.kind in rules]
-        return sorted(map(repr_of, wanted)) == sorted(map(repr_of, held))
-
-
-def repr_of(value: Any) -> str:
-    import json
-
-    return json.dumps(value, sort_keys=True)
-
-
-async def eventually(holds: Callable[[], Awaitable[Any]], timeout: float = 5) -> None:
-    async with asyncio.timeout(timeout):
-        while not await holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+ROUTE = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "front", "namespace": "shop"},
+    "spec": {"parentRefs": [{"name": "edge"}]},
+}
 
 
 @pytest.fixture(params=[True, False], ids=["streaming", "paged"])
@@ -203,8 +152,8 @@ async def test_a_server_that_refuses_everything_is_not_hammered(cluster: Cluster
     cluster.double.misbehave(*[Fault(verb, 500) for verb in ("list", "watch") for _ in range(1000)])
     store = cluster.store()
     await asyncio.sleep(0.5)
-    # Six kinds; waits grow to 25-50 ms, so 10 to 20 attempts of each at the very most.
-    assert len(cluster.double.requests) <= 6 * 25
+    # Waits grow to 25-50 ms, so 10 to 20 attempts of each kind at the very most.
+    assert len(cluster.double.requests) <= len(cluster_resources()) * 25
     await store.close()
 
 
@@ -289,7 +238,7 @@ async def test_a_required_group_that_is_missing_is_a_fault_and_never_in_sync(clu
     cluster.double.uninstall("NetworkPolicy")
     store = cluster.store()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(store.list(), 0.1)
+        await asyncio.wait_for(store.list(), 0.5)
     assert "404" in cluster.faults["NetworkPolicy"]
     waiting = asyncio.ensure_future(store.list())
     await asyncio.sleep(0)
@@ -328,3 +277,74 @@ async def composite(cluster: Cluster, path: Path) -> CompositeStore:
     made = CompositeStore(await SqliteStore.open(path / "local.db"), cluster.store(), frozenset({"Attachment"}))
     await made.load()
     return made
+
+
+async def test_a_list_becomes_text_page_by_page(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 Pods listed anew once held the loop, and with it every CNI call, for most of a second."""
+    for number in range(20):
+        cluster.double.put(pod(f"p{number}", f"10.0.0.{number}"))
+    sizes: list[int] = []
+    real = KubernetesStore.prepare
+
+    def prepare(self: KubernetesStore, documents: Documents) -> Kept:
+        sizes.append(len(documents))
+        return real(self, documents)
+
+    async def replace(self: KubernetesStore, resource: Resource, kept: Kept) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("fairway_store.plan.to_text", lambda key, document: pytest.fail("all at once"))
+            await replaced(self, resource, kept)
+
+    replaced = KubernetesStore.replace
+    monkeypatch.setattr(KubernetesStore, "prepare", prepare)
+    monkeypatch.setattr(KubernetesStore, "replace", replace)
+    store = cluster.store()
+    await cluster.converged(store)
+    assert max(sizes) <= QUICK.page
+    await store.close()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_kind_the_node_can_do_without_holds_no_start_up_however_it_fails(cluster: Cluster, status: int) -> None:
+    """A conversion webhook that is away makes one kind of a group fail for ever; the node must not wait for it."""
+    path = next(path for path, item in cluster.double.collections.items() if item.kind.name == "HTTPRoute")
+    cluster.double.broken[path] = status
+    cluster.double.put(pod("p"))
+    store = cluster.store()
+    assert len((await asyncio.wait_for(store.list(), 5)).entries) == 1
+    assert str(status) in cluster.faults["HTTPRoute"]
+    # Once it works it is followed like any other.
+    del cluster.double.broken[path]
+    cluster.double.put(ROUTE)
+    await cluster.converged(store)
+    await eventually(lambda: settled(cluster))
+    await store.close()
+
+
+async def test_an_api_server_that_is_away_starts_nobody_without_what_a_node_can_do_without(cluster: Cluster) -> None:
+    """All of it comes back together: names that a Tenant hides must not be shown until its list is there too."""
+    nobody = "http://127.0.0.1:9"
+    store = cluster.store(servers=(nobody,))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(store.list(), 0.5)
+    assert not any(reflector.synced.is_set() for reflector in store.reflectors)
+    await store.close()
+
+
+async def test_a_server_that_has_streamed_lists_is_asked_for_them_again_after_an_outage() -> None:
+    """Paging is dearer for the server; one silence must not make a node page for the rest of its life."""
+    double = Double(streaming=True)
+    cluster = Cluster(double)
+    cluster.url = await double.start()
+    double.put(pod("p0"))
+    # A list, a watch that expires at once, a fresh list of which nothing comes at first.
+    double.misbehave(Fault("watch"), Fault("watch", gone=True), Fault("watch", hang=True))
+    store = cluster.store(resources=[item for item in cluster_resources() if item.kind == "Pod"])
+    async with asyncio.timeout(5):
+        while store.reflectors[0].lists < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    double.put(pod("p1"))
+    await cluster.converged(store)
+    assert ("list", "pods") not in double.requests
+    await store.close()
+    await double.stop()

@@ -11,13 +11,14 @@ import pytest
 from fairway_core.errors import KernelError
 from fairway_kernel.netns import run_in
 from fairway_kernel.nft.libnft import LibnftablesRunner
-from fairway_kernel.nft.objects import INET, Chain, Layout, SetDecl, Slot
+from fairway_kernel.nft.objects import INET, Chain, Layout, Range, SetDecl, Slot
 from fairway_kernel.nft.transaction import AddElements, AddRules, DeleteElements, Transaction, add_layout
 
 pytestmark = pytest.mark.needs_root
 
 NUMBERS = SetDecl("numbers", ("mark",), ("mark",))
-LAYOUT = Layout((NUMBERS,), (Chain("side"),))
+BLOCKS = SetDecl("blocks", ("ipv4_addr",), flags=("interval",))
+LAYOUT = Layout((NUMBERS, BLOCKS), (Chain("side"),))
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def numbers(runner: LibnftablesRunner) -> set[object]:
     state = runner.read(INET, LAYOUT)
     assert state is not None
     return {slot.key[0] for slot in state.elements}
+
+
+def blocks(runner: LibnftablesRunner) -> set[object]:
+    state = runner.read(INET, LAYOUT)
+    assert state is not None
+    return {slot.key for slot in state.elements if slot.set == BLOCKS.name}
 
 
 def test_a_runner_stays_in_its_namespace_whatever_thread_calls_it(namespaces: Callable[[str], str]) -> None:
@@ -115,6 +122,32 @@ def test_elements_alone_pass_by_the_library(runner: LibnftablesRunner, monkeypat
     # A refusal is told by the library, in words.
     runner.run(Transaction([AddElements(NUMBERS, (((1,), (2,)),))]))
     assert scripts == ["add element inet fairway numbers { 1 : 2 }\n"]
+
+
+@pytest.mark.parametrize("netlink_first", [True, False])
+def test_intervals_of_one_field_are_the_same_by_either_way(
+    namespace: str, runner: LibnftablesRunner, monkeypatch: pytest.MonkeyPatch, netlink_first: bool
+) -> None:
+    monkeypatch.setattr(runner, "_commit", lambda script: pytest.fail(f"text was needed: {script}"))
+    texts = LibnftablesRunner(namespace, elements_over_netlink=False)
+    writer, other = (runner, texts) if netlink_first else (texts, runner)
+    # The first two touch; the last one has no end.
+    keys = tuple(
+        (Range(low, high),)
+        for low, high in [
+            ("10.0.1.0", "10.0.1.255"),
+            ("10.0.0.0", "10.0.0.255"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("224.0.0.0", "255.255.255.255"),
+        ]
+    )
+    writer.run(Transaction([AddElements(BLOCKS, tuple((key, ()) for key in keys))]))
+    assert blocks(runner) == set(keys)
+    other.run(Transaction([DeleteElements(BLOCKS, keys[1:3])]))
+    assert blocks(runner) == {keys[0], keys[3]}
+    writer.run(Transaction([DeleteElements(BLOCKS, keys[:1]), AddElements(BLOCKS, tuple((key, ()) for key in keys[:3]))]))
+    assert blocks(runner) == set(keys)
+    texts.close()
 
 
 def test_what_the_library_does_not_understand_is_einval(runner: LibnftablesRunner) -> None:

@@ -68,7 +68,11 @@ async def test_a_new_store_is_empty_at_revision_zero(store: Store) -> None:
 async def test_put_get_and_list_sorted_by_key(store: Store) -> None:
     assert await store.commit([Put(WEB, {"n": 1}), Put(POD, {"n": 2})]) == 1
     assert await store.commit([Put(API, {"ü": [None, True, 1.5, {"deep": "\ud800"}]})]) == 2
-    pod, api, web = Entry(POD, {"n": 2}, 1), Entry(API, {"ü": [None, True, 1.5, {"deep": "\ud800"}]}, 2), Entry(WEB, {"n": 1}, 1)
+    pod, api, web = (
+        Entry.of(POD, {"n": 2}, 1),
+        Entry.of(API, {"ü": [None, True, 1.5, {"deep": "\ud800"}]}, 2),
+        Entry.of(WEB, {"n": 1}, 1),
+    )
     assert (await store.list()).entries == (pod, api, web)
     assert (await store.list("Service")).entries == (api, web)
     assert (await store.list("Node")).entries == ()
@@ -87,7 +91,7 @@ async def test_a_commit_that_changes_nothing_keeps_the_revision(store: Store) ->
 async def test_an_unchanged_object_keeps_its_revision_beside_a_changed_one(store: Store) -> None:
     await store.commit([Put(WEB, {"n": 1})])
     assert await store.commit([Put(WEB, {"n": 1}), Put(API, {})]) == 2
-    assert (await store.get(WEB)) == Entry(WEB, {"n": 1}, 1)
+    assert (await store.get(WEB)) == Entry.of(WEB, {"n": 1}, 1)
 
 
 async def test_expectations_hold_or_nothing_is_written(store: Store) -> None:
@@ -98,7 +102,7 @@ async def test_expectations_hold_or_nothing_is_written(store: Store) -> None:
         await store.commit([Put(POD, {}), Delete(WEB, 7)])
     with pytest.raises(ConflictError, match=r"Service/shop/api: does not exist, expected revision 1"):
         await store.commit([Put(POD, {}), Delete(API, 1)])
-    assert (await store.list()).entries == (Entry(WEB, {"n": 1}, 1),)
+    assert (await store.list()).entries == (Entry.of(WEB, {"n": 1}, 1),)
     assert await store.commit([Put(WEB, {"n": 2}, 1)]) == 2
     assert await store.commit([Delete(WEB, 2)]) == 3
     assert await store.commit([Put(WEB, {"n": 3}, ABSENT)]) == 4
@@ -106,7 +110,7 @@ async def test_expectations_hold_or_nothing_is_written(store: Store) -> None:
 
 async def test_writes_of_one_commit_see_each_other_in_order(store: Store) -> None:
     assert await store.commit([Put(WEB, {"n": 1}, ABSENT), Put(WEB, {"n": 2}), Delete(WEB), Put(WEB, {"n": 3}, ABSENT)]) == 1
-    assert (await store.get(WEB)) == Entry(WEB, {"n": 3}, 1)
+    assert (await store.get(WEB)) == Entry.of(WEB, {"n": 3}, 1)
     with pytest.raises(ConflictError):
         await store.commit([Delete(WEB), Put(WEB, {}, 1)])
 
@@ -139,7 +143,7 @@ async def test_a_watch_gets_one_tuple_per_commit_then_in_sync(store: Store) -> N
     await store.commit([Delete(WEB), Put(API, {})])
     events = store.watch(0)
     assert await take(events, 3) == [
-        (Changed(WEB, Entry(WEB, {"n": 1}, 1), 1), Changed(API, Entry(API, {}, 1), 1)),
+        (Changed(WEB, Entry.of(WEB, {"n": 1}, 1), 1), Changed(API, Entry.of(API, {}, 1), 1)),
         (Changed(WEB, None, 2),),
         InSync(2),
     ]
@@ -147,7 +151,7 @@ async def test_a_watch_gets_one_tuple_per_commit_then_in_sync(store: Store) -> N
     await asyncio.sleep(0.01)
     assert not waiting.done()
     await store.commit([Put(WEB, {"n": 2})])
-    assert await waiting == [(Changed(WEB, Entry(WEB, {"n": 2}, 3), 3),), InSync(3)]
+    assert await waiting == [(Changed(WEB, Entry.of(WEB, {"n": 2}, 3), 3),), InSync(3)]
 
 
 async def test_a_watch_from_now_is_in_sync_at_once(store: Store) -> None:

@@ -63,6 +63,7 @@ class Double:
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, str]] = []
         self.forbidden: set[str] = set()
+        self.broken: dict[str, int] = {}
         self.writes = Writes(self._node, self.put)
         self.objects = ObjectWrites(self._objects, self.put, self.delete)
         self.collections = {_path(kind): Collection(kind) for kind in KINDS if kind.name != "Attachment"}
@@ -164,6 +165,8 @@ class Double:
             return web.Response(status=404, text="404 page not found\n")
         if request.path in self.forbidden:
             return _status(403, "Forbidden", f"{collection.kind.plural}: no role of the test allows it")
+        if request.path in self.broken:
+            return _status(self.broken[request.path], "InternalError", "conversion webhook failed")
         fault = self._fault(verb)
         if fault.status:
             headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}

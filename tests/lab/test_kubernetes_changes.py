@@ -118,3 +118,31 @@ def reaches(one: Cluster, *names: str) -> bool:
     """Whether `front` reaches all of them, in both families."""
     found = [one.ask("front", address, 8080)[0] for name in names for address in one.lab.addresses(name)]
     return all(outcome.open for outcome in found)
+
+
+def test_virtual_ips_of_a_range_that_came_later_are_reached_from_nodes(lab: LabFactory, tmp_path: Path) -> None:
+    with cluster(lab, tmp_path, [PodSpec("front", 1, "front"), PodSpec("web", 1, "web")], size=1) as one:
+        ip = "10.112.0.50"
+        one.publish("web", "web", ips=[ip])
+        eventually(lambda: one.ask("front", ip, 80)[0].open, "a pod reaches it")
+        assert "unreachable" in refused(one, ip), "a node without a way to the range does not"
+        one.server.put(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "ServiceCIDR",
+                "metadata": {"name": "more"},
+                "spec": {"cidrs": ["10.112.0.0/16"]},
+            }
+        )
+        eventually(lambda: refused(one, ip) == "", "with the range known, it does", 5)
+        one.server.delete("ServiceCIDR", "", "more")
+        eventually(
+            lambda: "10.112.0.0" not in on_node(one.lab, "ip", "route", "show", "proto", "157"), "the way goes with the range"
+        )
+        assert "10.96.0.0/16" in on_node(one.lab, "ip", "route", "show", "proto", "157")
+
+
+def refused(one: Cluster, ip: str) -> str:
+    """Why the node's own programs cannot connect; empty if they can."""
+    code = f"import socket\nsocket.create_connection(('{ip}', 80), 3)"
+    return one.lab.exec("n1", [sys.executable, "-c", code]).stderr.strip()

@@ -34,6 +34,19 @@ CLUSTER_POLICY = {
     "spec": {"tier": "Admin", "priority": 10},
 }
 
+SERVICE_POLICY = {
+    "apiVersion": "fairway.dev/v1",
+    "kind": "ServicePolicy",
+    "metadata": {"name": "gently", "namespace": "shop", "uid": "uid-sp"},
+    "spec": {"targetRef": {"kind": "Service", "name": "web"}, "slowStart": {"window": "30s"}},
+}
+ROUTE = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "front", "namespace": "shop", "uid": "uid-r"},
+    "spec": {"parentRefs": [{"name": "edge"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+}
+
 
 @pytest.fixture
 def server() -> Iterator[ServedDouble]:
@@ -46,7 +59,7 @@ def server() -> Iterator[ServedDouble]:
     far = {**pod("far"), "status": {"phase": "Running", "podIPs": [{"ip": "192.168.7.7"}]}}
     twin = {**pod("twin"), "spec": {"nodeName": "n2"}, "status": far["status"]}
     strange = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new", "namespace": "shop"}, "spec": {}, "status": None}
-    made.put(NODE, service("web", "10.96.0.50"), odd, broken, CLUSTER_POLICY, far, twin, strange)
+    made.put(NODE, service("web", "10.96.0.50"), odd, broken, CLUSTER_POLICY, SERVICE_POLICY, ROUTE, far, twin, strange)
     made.put(*(pod(name, app="web") for name in NAMES))
     yield made
     made.close()
@@ -78,8 +91,14 @@ def test_a_node_tells_its_cluster_how_it_is(lab: LabFactory, server: ServedDoubl
     eventually(lambda: condition(server)["status"] == "False", "the network is said to be there")
     assert condition(server)["reason"] == "FairwayIsUp" and condition(server)["lastTransitionTime"]
     assert status(one)["ready"], status(one)["problems"]
-    assert status(one)["unenforced"]["counts"] == {"ClusterNetworkPolicy": 1, "Service": 1}
-    assert "2 objects use features that are not enforced" in fairway(one, "status")
+    assert status(one)["unenforced"]["counts"] == {
+        "ClusterNetworkPolicy": 1, "HTTPRoute": 1, "Service": 1, "ServicePolicy": 1
+    }  # fmt: skip
+    assert "4 objects use features that are not enforced" in fairway(one, "status")
+
+    assert "spec.slowStart" in fairway(one, "get", "svcpol", "-A", "-o", "wide")
+    assert "not carried out yet" in fairway(one, "describe", "servicepolicy", "gently", "-n", "shop")
+    assert "spec.parentRefs[0]" in fairway(one, "get", "httproutes", "-n", "shop", "-o", "wide")
 
     one.add(container("one"))
     with pytest.raises(LabError, match=r"code 104"):
@@ -88,11 +107,13 @@ def test_a_node_tells_its_cluster_how_it_is(lab: LabFactory, server: ServedDoubl
     wanted = {
         ("Service/odd", "NotEnforced"),
         ("ClusterNetworkPolicy/baseline", "NotEnforced"),
+        ("ServicePolicy/gently", "NotEnforced"),
+        ("HTTPRoute/front", "NotEnforced"),
         ("Service/broken", "NotUnderstood"),
         ("Pod/twin", "AddressConflict"),
         ("Pod/far", "AddressOutsideRange"),
     }
-    eventually(lambda: wanted <= events(server).keys(), f"events {wanted}", timeout=25)
+    eventually(lambda: wanted <= events(server).keys(), f"events {wanted}", timeout=60)
     failed = [item for (_about, reason), item in events(server).items() if reason == "NoAddress"]
     assert [item["type"] for item in failed] == ["Warning"] and failed[0]["regarding"]["uid"].startswith("uid-")
     assert events(server)["Service/odd", "NotEnforced"]["metadata"]["namespace"] == "shop"

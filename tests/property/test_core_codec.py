@@ -69,6 +69,19 @@ SPECS: dict[str, dict[str, Any]] = {
             "egress": [{"to": [BLOCK], "ports": RULE_PORTS}],
         }
     },
+    "ServiceCIDR": {"spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}},
+    "Gateway": {"spec": {"gatewayClassName": "c", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP", "hostname": "x"}]}},
+    "HTTPRoute": {"spec": {"parentRefs": [{"name": "a", "kind": "Service"}], "hostnames": ["x"], "rules": [{}]}},
+    "ServicePolicy": {
+        "spec": {
+            "targetRef": {"kind": "Service", "name": "web"},
+            "weights": [{"podSelector": SELECTOR, "weight": 1}, {"addresses": ["10.0.0.1"], "weight": 0}],
+            "healthCheck": {"http": {"path": "/", "expectedStatuses": [200]}, "interval": "5s", "port": 80},
+            "outlierDetection": {"consecutiveFailures": 3, "baseEjectionTime": "1s"},
+            "slowStart": {"window": "30s", "minWeightPercent": 5},
+            "drain": {"timeout": "1m"},
+        }
+    },
     "Attachment": {
         "spec": {
             "network": "n",

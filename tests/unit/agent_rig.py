@@ -59,7 +59,7 @@ class Steps:
 class Rig:
     """The parts of one agent, wired as the composition root does it."""
 
-    def __init__(self, store: Store | None = None, runner: FakeRunner | None = None) -> None:
+    def __init__(self, store: Store | None = None, runner: FakeRunner | None = None, clustered: bool = False) -> None:
         self.store: Any = store or MemoryStore()
         self.runner = runner or FakeRunner()
         self.live = LiveRevisions([NFT])
@@ -68,7 +68,7 @@ class Rig:
         compilers: Any = (self.runner, ServiceCompiler("n1", ("10.244.0.0/24",)), PolicyCompiler(), (), NoConnections(), LOG)
         self.dataplane = Dataplane(*compilers)
         self.reconciler = Reconciler(
-            self.store, self.dataplane, self.live, self.problems, self.metrics, SystemClock(), LOG
+            self.store, self.dataplane, self.live, self.problems, self.metrics, SystemClock(), LOG, clustered
         )  # fmt: skip
         self.steps = Steps()
         self.reconciler.subscribe(self.steps)

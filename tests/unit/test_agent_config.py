@@ -117,3 +117,17 @@ def test_every_mistake_is_named(tmp_path: Path, old: str, new: str, line: int, f
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"fairway\.yaml"):
         load_config(written(tmp_path, text))
+
+
+def test_who_starts_dns_workers_may_come_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "fairway.yaml"
+    file.write_text("log: {level: info}\n")
+    assert not load_config(file).hosted_workers
+    monkeypatch.setenv("FAIRWAY_DNS_SUPERVISOR", "host")
+    assert load_config(file).hosted_workers
+    file.write_text("dns: {supervisor: agent}\n")
+    assert not load_config(file).hosted_workers
+    monkeypatch.setenv("FAIRWAY_DNS_SUPERVISOR", "kubelet")
+    file.write_text("log: {level: info}\n")
+    with pytest.raises(UserError, match=r"'agent' or 'host'"):
+        load_config(file)

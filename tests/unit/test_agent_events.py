@@ -58,11 +58,11 @@ class Server:
 class Desk:
     """A sender on a fake clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: float = 1.0) -> None:
         self.clock = FakeClock()
         self.server = Server()
         self.reports: list[str] = []
-        self.sender = EventSender(self.server, "n1", self._report, self.clock, LOG, chance=lambda: 1.0)
+        self.sender = EventSender(self.server, "n1", self._report, self.clock, LOG, chance=lambda: chance)
 
     def _report(self, what: str, fault: str) -> None:
         self.reports.append(fault)
@@ -92,6 +92,23 @@ async def test_what_all_nodes_see_is_told_once_by_whoever_is_first() -> None:
         await desk.after(1, other, incident("mine", shared=True))
     assert desk.server.said == [("create", "mine", 1)]
     assert desk.reports and not any(desk.reports)
+
+
+async def test_what_all_nodes_see_is_not_told_by_all_in_the_same_second() -> None:
+    told: list[int] = []
+    for node in range(20):
+        desk = Desk(chance=node / 20)
+        for second in range(40):
+            await desk.after(1, *([incident(shared=True)] if second == 0 else []))
+            if desk.server.said:
+                told.append(second)
+                break
+    assert len(told) == 20 and max(told.count(second) for second in told) <= 2
+    assert max(told) <= 30
+    # What only this node sees is told at once.
+    desk = Desk(chance=0.9)
+    await desk.after(1, incident())
+    assert desk.server.said
 
 
 async def test_an_event_from_before_a_restart_is_counted_on() -> None:
@@ -159,7 +176,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 200), st.booleans()
 @given(STEPS)
 def test_the_book_never_tells_more_than_its_rate_nor_forgets_what_is_new(steps: list[tuple[int, int, bool]]) -> None:
     clock = FakeClock()
-    book, started, told = Book(clock), clock.monotonic(), 0
+    book, started, told = Book(clock, lambda: 0.5), clock.monotonic(), 0
     noted, once = set[Incident](), set[Incident]()
     for number, wait, shared in steps:
         item = incident(f"p{number}", shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tests.unit.agent_rig import Rig, deny, pod, running_pod, service
 
 from fairway_agent import reconcile
+from fairway_agent.pacing import GAP_SECONDS
 from fairway_core.errors import KernelError
 from fairway_core.keys import Key
 from fairway_kernel.nft.fake import FakeRunner
@@ -21,6 +23,14 @@ from fairway_kernel.nft.transaction import Transaction
 from fairway_store.api import Changed, Delete, Expired, InSync, Listing
 from fairway_store.memory import MemoryStore
 
+ATTACHMENT = {
+    "kind": "Attachment",
+    "metadata": {"name": "a1"},
+    "spec": {
+        "network": "n", "containerID": "c", "ifname": "eth0", "podNamespace": "shop", "podName": "p", "hostIfname": "fwb1",
+        "mac": "02:00:00:00:00:01", "ips": ["10.244.0.9"], "mode": "bridge", "mtu": 1500,
+    },
+}  # fmt: skip
 NO_MEMORY = KernelError(errno.ENOMEM, "nft transaction")
 
 
@@ -51,6 +61,28 @@ async def test_nothing_is_written_before_the_first_list() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     rig.reconciler.close()
+
+
+async def test_in_a_cluster_a_stream_is_a_few_steps_and_nobody_who_waits_is_held_up() -> None:
+    async with Rig(clustered=True).running() as rig:
+        # The first after quiet is not held up.
+        started = time.monotonic()
+        await rig.settled(await rig.put(service("first", clusterIP="10.96.0.1", clusterIPs=["10.96.0.1"])))
+        first = time.monotonic() - started
+        steps, started = len(rig.steps.seen), time.monotonic()
+        for number in range(200):
+            ip = f"10.96.1.{number}"
+            last = await rig.put(service(f"s{number}", clusterIP=ip, clusterIPs=[ip]))
+            await asyncio.sleep(0.001)
+        await rig.settled(last)
+        took = time.monotonic() - started
+        assert len(rig.steps.seen) - steps <= took / GAP_SECONDS + 2
+        # An attachment in the middle of a stream is the next step.
+        await rig.put(service("again", clusterIP="10.96.2.1", clusterIPs=["10.96.2.1"]))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        await rig.settled(await rig.put(ATTACHMENT))
+        assert time.monotonic() - started < max(first, GAP_SECONDS / 2) + GAP_SECONDS / 2
 
 
 class SlowRunner(FakeRunner):

@@ -91,6 +91,13 @@ def test_other_kinds() -> None:
     assert fields("EndpointSlice", addressType="FQDN") == ["addressType"]
     assert fields("EndpointSlice", addressType="IPv4") == []
     assert fields("ClusterNetworkPolicy") == ["spec"]
+    assert fields("Gateway", spec={"gatewayClassName": "envoy"}) == ["spec"]
+    parents = [{"name": "edge"}, {"kind": "Service", "group": "", "name": "web"}]
+    assert fields("HTTPRoute", spec={"parentRefs": parents}) == ["spec.parentRefs[0]", "spec.parentRefs[1]"]
+    assert fields("HTTPRoute", spec={}) == ["spec"]
+    asked = {"targetRef": {"kind": "Service", "name": "web"}, "drain": {"timeout": "5s"}, "weights": [], "mirror": {}}
+    assert fields("ServicePolicy", spec=asked) == ["spec.weights", "spec.drain", "spec.mirror"]
+    assert fields("Tenant", spec={"namespaces": ["a"]}) == []
     assert fields("Pod", spec={"anything": 1}) == [] == fields("")
     assert str(Gap("spec.x", "why")) == "spec.x: why"
 
@@ -119,7 +126,9 @@ JUNK = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from(["Service", "NetworkPolicy", "EndpointSlice", "ClusterNetworkPolicy"]),
+    st.sampled_from(
+        ["Service", "NetworkPolicy", "EndpointSlice", "ClusterNetworkPolicy", "Gateway", "HTTPRoute", "ServicePolicy"]
+    ),
     st.dictionaries(st.sampled_from(NAMES), JUNK),
 )
 def test_no_document_is_too_odd(kind: str, rest: dict[str, Any]) -> None:

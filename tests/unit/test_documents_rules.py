@@ -33,12 +33,12 @@ REFUSED = [
     ("[1]", "f:1:1: must be an object with apiVersion, kind and metadata, not a list"),
     ("a: 1", "f:1:1: kind: is required"),
     ("kind: [1]", "f:1:7: kind: must be text, not a list"),
-    ("kind: Deployment", "f:1:7: kind: unknown kind 'Deployment'; known kinds: EndpointSlice, Namespace,"),
+    ("kind: Deployment", "f:1:7: kind: unknown kind 'Deployment'; known kinds: EndpointSlice, Gateway,"),
     ("kind: service", "f:1:7: kind: unknown kind 'service'; did you mean 'Service'?"),
-    ("kind: HTTPRoute", "f:1:7: kind: HTTPRoute (gateway.networking.k8s.io) is not supported by this version"),
-    ("kind: Gateway", "is not supported by this version"),
-    ("kind: ClusterNetworkPolicy", "is not supported by this version"),
-    ("kind: ServicePolicy", "is not supported by this version"),
+    (
+        "kind: ClusterNetworkPolicy",
+        "f:1:7: kind: ClusterNetworkPolicy (policy.networking.k8s.io) is not supported by this version",
+    ),
     ("kind: Attachment\napiVersion: fairway.dev/v1", "kind: Attachments are made by Fairway itself and cannot be declared"),
     ("kind: Pod", "f:1:1: apiVersion: is required: Pod is of v1"),
     ("kind: NetworkPolicy\napiVersion: v1", "f:2:13: apiVersion: 'v1' is wrong: NetworkPolicy is of networking.k8s.io/v1"),
@@ -239,7 +239,7 @@ def test_all_faults_of_all_documents_are_told_in_order() -> None:
           - port: 0
             protcol: TCP
         ---
-        kind: ServicePolicy
+        kind: ClusterNetworkPolicy
         ---
         apiVersion: v1
         kind: Namespace
@@ -254,15 +254,15 @@ def test_all_faults_of_all_documents_are_told_in_order() -> None:
 
 def test_one_fault_is_an_ordinary_user_error() -> None:
     with pytest.raises(InvalidDocuments) as caught:
-        validate("f", "kind: ServicePolicy")
+        validate("f", "kind: ClusterNetworkPolicy")
     assert caught.value.place is not None and caught.value.place.line == 1
-    assert str(caught.value) == "f:1:7: kind: ServicePolicy (fairway.dev) is not supported by this version"
-    assert caught.value.message == "ServicePolicy (fairway.dev) is not supported by this version"
+    assert str(caught.value) == "f:1:7: kind: ClusterNetworkPolicy (policy.networking.k8s.io) is not supported by this version"
+    assert caught.value.message == "ClusterNetworkPolicy (policy.networking.k8s.io) is not supported by this version"
 
 
 def test_very_many_faults_are_summed_up() -> None:
     with pytest.raises(InvalidDocuments) as caught:
-        validate("f", "kind: ServicePolicy\n---\n" * 250)
+        validate("f", "kind: ClusterNetworkPolicy\n---\n" * 250)
     assert len(caught.value.errors) == 250
     assert str(caught.value).splitlines()[-1] == "and 150 more"
 

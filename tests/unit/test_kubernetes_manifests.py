@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import celpy
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -41,18 +42,29 @@ def schemas() -> dict[str, Any]:
     return found
 
 
+TYPES: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+
+
+def scalar_fault(value: Any, schema: Any) -> str:
+    kind = schema.get("type")
+    if kind in TYPES and not isinstance(value, TYPES[kind]):
+        return f"is no {kind}"
+    if isinstance(value, int) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        return "is out of range"
+    if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
+        return "is too long"
+    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        return f"does not fit {schema['pattern']}"
+    return f"is none of {schema['enum']}" if "enum" in schema and value not in schema["enum"] else ""
+
+
 def faults(value: Any, schema: Any, known: dict[str, Any], path: str) -> list[str]:
     """Unknown and missing fields and wrong types, by path."""
     while "$ref" in schema or "allOf" in schema:
         schema = known[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema["allOf"][0]
-    types: Any = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-    kind = schema.get("type")
-    if kind in types and not isinstance(value, types[kind]):
-        return [f"{path}: is no {kind}"]
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        return [f"{path}: does not fit {schema['pattern']}"]
-    if "enum" in schema and value not in schema["enum"]:
-        return [f"{path}: is none of {schema['enum']}"]
+    wrong = scalar_fault(value, schema)
+    if wrong:
+        return [f"{path}: {wrong}"]
     if isinstance(value, list) and len(value) < schema.get("minItems", 0):
         return [f"{path}: is too short"]
     if isinstance(value, list):
@@ -110,8 +122,8 @@ def test_the_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (config.store.kind, config.node.name) == ("kubernetes", "worker-7")
     (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
     pod = daemons["spec"]["template"]["spec"]
-    mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    assert {config.stateDir, config.runDir, "/etc/fairway"} <= mounted
+    for item in pod["containers"]:
+        assert {config.stateDir, config.runDir, "/etc/fairway"} <= {mount["mountPath"] for mount in item["volumeMounts"]}
     names = {volume["name"] for volume in pod["volumes"]}
     used = {mount["name"] for item in (*pod["containers"], *pod["initContainers"]) for mount in item["volumeMounts"]}
     assert used == names
@@ -123,20 +135,36 @@ def test_an_event_fits_its_schema() -> None:
     assert faults(document, schema_of(document, known), known, "Event") == []
 
 
-def agent_container() -> dict[str, Any]:
+def container(name: str) -> dict[str, Any]:
     (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
-    found: dict[str, Any] = daemons["spec"]["template"]["spec"]["containers"][0]
-    return found
+    (found,) = [item for item in daemons["spec"]["template"]["spec"]["containers"] if item["name"] == name]
+    return dict(found)
 
 
 def test_nothing_is_privileged_and_systemd_grants_the_same() -> None:
-    security = agent_container()["securityContext"]
-    assert "privileged" not in security and security["capabilities"]["drop"] == ["ALL"]
+    added: set[str] = set()
+    for name in ("dns", "agent"):
+        security = container(name)["securityContext"]
+        assert "privileged" not in security and security["capabilities"]["drop"] == ["ALL"]
+        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+        added |= set(security["capabilities"]["add"])
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string((ROOT / "deploy/systemd/fairway-agent.service").read_text())
     bounding = unit["Service"]["CapabilityBoundingSet"].split()
-    assert sorted(bounding) == sorted(f"CAP_{name}" for name in security["capabilities"]["add"])
+    assert sorted(bounding) == sorted(f"CAP_{name}" for name in added)
+
+
+def test_the_containers_agree_about_who_starts_workers_and_share_what_that_takes() -> None:
+    (daemons,) = [item for item in DOCUMENTS if item["kind"] == "DaemonSet"]
+    # Workers are found and watched by their process ids.
+    assert daemons["spec"]["template"]["spec"]["hostPID"] is True
+    says = {"name": "FAIRWAY_DNS_SUPERVISOR", "value": "host"}
+    assert says in container("dns")["env"] and says in container("agent")["env"]
+    paths = {"/etc/fairway", "/var/lib/fairway", "/run/fairway"}
+    mounts = [[m for m in container(name)["volumeMounts"] if m["mountPath"] in paths] for name in ("dns", "agent")]
+    assert mounts[0] == mounts[1] and len(mounts[0]) == len(paths)
+    assert container("dns")["image"] == container("agent")["image"]
 
 
 # The chart
@@ -164,7 +192,7 @@ def by_kind(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_the_chart_as_it_comes_is_the_manifest() -> None:
     assert by_kind(render(CHART, "kube-system")) == by_kind(DOCUMENTS)
-    assert (CHART / "crds/tenant.yaml").read_text() == (ROOT / "deploy/kubernetes/crds.yaml").read_text()
+    assert (CHART / "crds/crds.yaml").read_text() == (ROOT / "deploy/kubernetes/crds.yaml").read_text()
 
 
 def test_every_value_of_the_chart_is_used() -> None:
@@ -177,6 +205,7 @@ def test_every_value_of_the_chart_is_used() -> None:
         "nodeSelector": {"a": "b"},
         "tolerations": [],
         "resources": {"limits": {"memory": "1Gi"}},
+        "dnsResources": {"limits": {"memory": "1Gi"}},
     }
     assert changed.keys() == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
     known, plain = schemas(), render(CHART, "net")
@@ -186,7 +215,7 @@ def test_every_value_of_the_chart_is_used() -> None:
         assert [fault for item in found for fault in faults(item, schema_of(item, known), known, item["kind"])] == []
     assert {item["metadata"].get("namespace", "net") for item in plain} == {"net"}
     (daemons,) = [item for item in render(CHART, "net", changed) if item["kind"] == "DaemonSet"]
-    assert daemons["spec"]["template"]["spec"]["containers"][0]["image"] == "example.org/fairway:1.2.3"
+    assert {item["image"] for item in daemons["spec"]["template"]["spec"]["containers"]} == {"example.org/fairway:1.2.3"}
 
 
 def test_a_changed_configuration_restarts_the_agents() -> None:
@@ -199,7 +228,7 @@ def test_a_changed_configuration_restarts_the_agents() -> None:
 
 def test_the_probe_asks_where_the_agent_listens() -> None:
     (given,) = [item for item in DOCUMENTS if item["kind"] == "ConfigMap"]
-    probe = agent_container()["readinessProbe"]["httpGet"]
+    probe = container("agent")["readinessProbe"]["httpGet"]
     assert yaml.safe_load(given["data"]["fairway.yaml"])["metrics"]["listen"] == f"{probe['host']}:{probe['port']}"
 
 
@@ -220,7 +249,7 @@ def same_fields(schema: dict[str, Any], model: type[BaseModel], path: str) -> li
     wrong = [] if fields.keys() == schema["properties"].keys() else [f"{path}: {fields.keys() ^ schema['properties'].keys()}"]
     for name, field in fields.items():
         inner = inner_model(field.annotation)
-        if inner is not None and path + name != "metadata":
+        if inner is not None and path + name != "metadata" and inner.model_fields:
             wrong += same_fields(schema["properties"].get(name, {}), inner, f"{path}{name}.")
     return wrong
 
@@ -280,12 +309,81 @@ def test_schemas_of_our_kinds_are_structural(crd: dict[str, Any]) -> None:
     ],
 )
 def test_the_crd_takes_what_the_agent_takes(spec: dict[str, Any], valid: bool) -> None:
-    document = {"apiVersion": "fairway.dev/v1", "kind": "Tenant", "metadata": {"name": "t"}, "spec": spec}
-    known = crd_schema("Tenant")
-    assert (faults(spec, known["properties"]["spec"], {}, "") == []) is valid
+    assert verdicts("Tenant", spec) == (valid, valid)
+
+
+def verdicts(kind: str, spec: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether the CRD takes it, its rules in CEL included, and whether the agent does."""
+    known = crd_schema(kind)["properties"]["spec"]
+    by_crd = faults(spec, known, {}, "") == [] and broken_rules(spec, known) == []
     try:
-        check_document(document)
+        check_document({"apiVersion": "fairway.dev/v1", "kind": kind, "metadata": {"name": "t"}, "spec": spec})
     except InvalidDocuments:
-        assert not valid
-    else:
-        assert valid
+        return by_crd, False
+    return by_crd, True
+
+
+def broken_rules(value: Any, schema: dict[str, Any]) -> list[str]:
+    """The messages of all rules that do not hold, also further inside."""
+    environment = celpy.Environment()
+    wrong = []
+    for item in schema.get("x-kubernetes-validations", ()):
+        program = environment.program(environment.compile(item["rule"]))
+        if not program.evaluate({"self": celpy.json_to_cel(value)}):
+            wrong.append(str(item["message"]))
+    parts = schema.get("properties", {})
+    inner = [(value[name], part) for name, part in parts.items() if isinstance(value, dict) and name in value]
+    inner += [(item, schema["items"]) for item in value] if isinstance(value, list) else []
+    return wrong + [message for item, part in inner for message in broken_rules(item, part)]
+
+
+TARGET = {"targetRef": {"kind": "Service", "name": "web"}}
+WEIGHT = {"podSelector": {"matchLabels": {"track": "canary"}}, "weight": 5}
+
+
+@pytest.mark.parametrize(
+    ("spec", "valid"),
+    [
+        ({**TARGET, "weights": [WEIGHT, {"addresses": ["192.0.2.7", "2001:db8::7"], "weight": 0}]}, True),
+        ({**TARGET, "healthCheck": {"tcp": {}}}, True),
+        (
+            {
+                **TARGET,
+                "healthCheck": {"http": {"path": "/healthz", "expectedStatuses": [200]}, "interval": "1s", "timeout": "1s"},
+            },
+            True,
+        ),
+        ({**TARGET, "outlierDetection": {}}, True),
+        ({**TARGET, "outlierDetection": {"baseEjectionTime": "1h30m", "maxEjectionTime": "2h", "maxEjectionPercent": 100}}, True),
+        ({**TARGET, "slowStart": {"window": "30s", "minWeightPercent": 1}}, True),
+        ({**TARGET, "drain": {"timeout": "0s"}}, True),
+        ({"targetRef": {"group": "", "kind": "Service", "name": "web"}, "drain": {"timeout": "1m"}}, True),
+        (TARGET, False),
+        ({"drain": {"timeout": "1m"}}, False),
+        ({"targetRef": {"kind": "Gateway", "name": "web"}, "drain": {"timeout": "1m"}}, False),
+        ({"targetRef": {"name": "web"}, "drain": {"timeout": "1m"}}, False),
+        ({**TARGET, "weights": []}, False),
+        ({**TARGET, "weights": [{"weight": 5}]}, False),
+        ({**TARGET, "weights": [{**WEIGHT, "addresses": ["192.0.2.7"]}]}, False),
+        ({**TARGET, "weights": [{**WEIGHT, "weight": 1001}]}, False),
+        ({**TARGET, "weights": [{**WEIGHT, "weight": -1}]}, False),
+        ({**TARGET, "weights": [{"podSelector": {}}]}, False),
+        ({**TARGET, "healthCheck": {}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "http": {"path": "/"}}}, False),
+        ({**TARGET, "healthCheck": {"http": {"path": "healthz"}}}, False),
+        ({**TARGET, "healthCheck": {"http": {}}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "timeout": "6s"}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "interval": "1s"}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "interval": "5"}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "interval": "50ms", "timeout": "50ms"}}, False),
+        ({**TARGET, "healthCheck": {"tcp": {}, "port": 0}}, False),
+        ({**TARGET, "outlierDetection": {"baseEjectionTime": "6m"}}, False),
+        ({**TARGET, "outlierDetection": {"maxEjectionPercent": 0}}, False),
+        ({**TARGET, "slowStart": {}}, False),
+        ({**TARGET, "drain": {"timeout": "25h"}}, False),
+        ({**TARGET, "drain": {"timeout": "1.5s"}}, False),
+        ({**TARGET, "drain": {"timeout": "1m"}, "retries": 3}, False),
+    ],
+)
+def test_the_crd_takes_the_service_policies_that_the_agent_takes(spec: dict[str, Any], valid: bool) -> None:
+    assert verdicts("ServicePolicy", spec) == (valid, valid)

@@ -11,7 +11,7 @@ from fairway_core.keys import Key
 from fairway_core.model import IpBlock, Meta, NetworkPolicy, Pod, PodPeer, PodPort, PolicyPort, Rule
 from fairway_core.model.policy import EGRESS, INGRESS
 from fairway_core.selectors import EVERYTHING as ANY_LABELS
-from fairway_core.selectors import selector_from_labels
+from fairway_core.selectors import Selector, selector_from_labels
 from fairway_core.world import Change, World
 from fairway_kernel.nft.compiler import Compiler
 from fairway_kernel.nft.objects import ElementValue, Range, Slot
@@ -179,6 +179,23 @@ def test_a_policy_is_its_subjects_pairs() -> None:
     assert {owner[1] for owner in out} == {"pair"}
     assert len(out) == 1
     assert fed.feed(Change(Key("NetworkPolicy", "shop", "extra"), None)).keys() == out.keys()
+
+
+def test_a_namespace_of_many_applications_is_not_tried_against_all_its_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Identity] = []
+    real = Identity.matches
+
+    def matches(self: Identity, pods: Selector | None, namespaces: Selector | None) -> bool:
+        tried.append(self)
+        return real(self, pods, namespaces)
+
+    monkeypatch.setattr(Identity, "matches", matches)
+    fed = Fed()
+    # Of 30 policies and 30 identities each has one subject and one peer.
+    assert len(tried) <= 2 * 30
+    tried.clear()
+    fed.feed(pod(1002, "app30"), policy("p30", "app30", "app1"))
+    assert len(tried) <= 4
 
 
 def test_another_tenants_labels_split_nobody() -> None:

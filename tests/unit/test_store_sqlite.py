@@ -89,6 +89,19 @@ async def filled(path: Path) -> None:
     await store.close()
 
 
+async def test_text_that_is_no_document_any_more_is_damage_too(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await SqliteStore.open(path)
+    await store.commit([Put(WEB, {"n": 1})])
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE object SET document = '{\"n\": '")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match=r"damaged.*Service web") as caught:
+        await (await SqliteStore.open(path)).list()
+    assert str(path) in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "overwrite"])
 async def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "store.db"

@@ -19,9 +19,10 @@ from fairway_core.keys import BY_NAME, Key
 
 NOT_YET = {
     "ClusterNetworkPolicy": "policy.networking.k8s.io",
-    "Gateway": "gateway.networking.k8s.io",
-    "HTTPRoute": "gateway.networking.k8s.io",
-    "ServicePolicy": "fairway.dev",
+}
+NOT_YOURS = {
+    "Attachment": "Attachments are made by Fairway itself",
+    "ServiceCIDR": "ServiceCIDRs are an API server's (a node of its own has cluster.serviceCIDRs)",
 }
 LIST = "List"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
@@ -100,8 +101,8 @@ def _kind_fault(value: dict[str, Any]) -> Fault | None:
         return Fault(("kind",), "is required" if name is None else f"must be text, not {shown(name)}")
     if name in NOT_YET:
         return Fault(("kind",), f"{name} ({NOT_YET[name]}) is not supported by this version")
-    if name == "Attachment":
-        return Fault(("kind",), "Attachments are made by Fairway itself and cannot be declared")
+    if name in NOT_YOURS:
+        return Fault(("kind",), f"{NOT_YOURS[name]} and cannot be declared")
     if name not in SCHEMAS:
         close = get_close_matches(name[:64], SCHEMAS, 1) or get_close_matches(name[:64].title(), SCHEMAS, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known kinds: {', '.join(sorted(SCHEMAS))}"

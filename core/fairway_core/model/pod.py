@@ -14,6 +14,8 @@ class Namespace:
     meta: Meta
 
 
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of the object that kubelet makes for a static pod: the uid by which kubelet, and so a runtime, knows the pod."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
@@ -61,6 +63,10 @@ class Pod:
     terminating: bool = False
     hostname: str = ""
     subdomain: str = ""
+
+    def known_as(self, uid: str) -> bool:
+        """Whether a runtime may call it by this uid: its own, or, of the mirror of a static pod, that of the pod."""
+        return uid in (self.meta.uid, self.meta.annotations.get(MIRROR))
 
     @property
     def finished(self) -> bool:

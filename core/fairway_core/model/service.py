@@ -49,6 +49,14 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceCIDR:
+    """Ranges that an API server gives virtual IPs from, beside those it was started with (KEP-1880). Canonical CIDR text."""
+
+    meta: Meta
+    cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SlicePort:
     """A port of an EndpointSlice; `name` ties it to the service port of that name. `port` 0 means any."""
 

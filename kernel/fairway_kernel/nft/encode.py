@@ -1,7 +1,7 @@
 """Element operations as netlink messages: the counterpart of `listing`. Pure.
 
-Only what the hot path needs: elements of hash sets and of concatenated interval sets. `messages` answers None for anything else
-(rules, chains, sets, single-field intervals, whose representation is a tree of half-open ends) and the caller writes text.
+Only elements, the hot path. `messages` answers None for anything else (rules, chains, sets), and the caller writes text.
+A first load of a large cluster goes this way too: as text it would cost the library ten times the memory.
 Source: include/uapi/linux/netfilter/nf_tables.h; nfnetlink batches as in libnftnl.
 """
 
@@ -21,7 +21,8 @@ Encoder = Callable[[str | int], bytes]
 
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
 _NESTED = 0x8000
-_ITEM, _KEY, _DATA, _KEY_END = 1 | _NESTED, 1 | _NESTED, 2 | _NESTED, 10 | _NESTED
+_ITEM, _KEY, _DATA, _FLAGS, _KEY_END = 1 | _NESTED, 1 | _NESTED, 2 | _NESTED, 3, 10 | _NESTED
+_INTERVAL_END = (1).to_bytes(4, "big")
 _VALUE, _VERDICT, _CODE, _CHAIN = 1, 2 | _NESTED, 1, 2
 _VERDICTS = {"drop": 0, "accept": 1, "continue": -1, "jump": -3, "goto": -4, "return": -5}
 _CHUNK = 60_000
@@ -31,7 +32,7 @@ _CHUNK = 60_000
 def messages(operations: Sequence[Operation]) -> list[tuple[int, str, bytes]] | None:
     """Command, table family and body of each message; None if an operation needs text. ValueError for a malformed element."""
     result: list[tuple[int, str, bytes]] = []
-    elements = [item for item in operations if isinstance(item, AddElements | DeleteElements) and _encodable(item.decl)]
+    elements = [item for item in operations if isinstance(item, AddElements | DeleteElements)]
     if len(elements) < len(operations):
         return None
     for operation in elements:
@@ -41,10 +42,6 @@ def messages(operations: Sequence[Operation]) -> list[tuple[int, str, bytes]] | 
         for chunk in _chunks(_items(operation)):
             result.append((command, decl.table.family, head + wire.attribute(_ELEMENTS | _NESTED, chunk)))
     return result
-
-
-def _encodable(decl: SetDecl) -> bool:
-    return "interval" not in decl.flags or len(decl.key) > 1
 
 
 def _chunks(items: Iterable[bytes]) -> Iterator[bytes]:
@@ -61,11 +58,30 @@ def _chunks(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _items(operation: AddElements | DeleteElements) -> Iterator[bytes]:
-    key = _key_encoder(operation.decl)
-    if isinstance(operation, DeleteElements):
-        return (wire.attribute(_ITEM, key(item)) for item in operation.items)
-    value = _value_encoder(operation.decl)
-    return (wire.attribute(_ITEM, key(item) + value(data)) for item, data in operation.items)
+    decl = operation.decl
+    value = _value_encoder(decl) if isinstance(operation, AddElements) else _no_value
+    pairs = operation.items if isinstance(operation, AddElements) else ((key, ()) for key in operation.items)
+    if "interval" in decl.flags and len(decl.key) == 1:
+        return _halves(decl, pairs, value)
+    key = _key_encoder(decl)
+    return (wire.attribute(_ITEM, key(item) + value(data)) for item, data in pairs)
+
+
+def _halves(
+    decl: SetDecl, pairs: Iterable[tuple[ElementKey, ElementValue]], value: Callable[[ElementValue], bytes]
+) -> Iterator[bytes]:
+    """Intervals of one field are a tree of starts and exclusive ends, of which the last value there is has none."""
+    join = _joiner(decl.key, interval=True)
+    width = fields.kind_of(decl.key[0]).width
+    for key, data in pairs:
+        low, high = join([_low(atom) for atom in key]), join([_high(atom) for atom in key])
+        if high < low:
+            raise ValueError(f"range {key} ends before it begins")
+        yield wire.attribute(_ITEM, wire.attribute(_KEY, wire.attribute(_VALUE, low)) + value(data))
+        end = int.from_bytes(high, "big") + 1
+        if end < 1 << 8 * width:
+            key_bytes = wire.attribute(_KEY, wire.attribute(_VALUE, end.to_bytes(width, "big")))
+            yield wire.attribute(_ITEM, wire.attribute(_FLAGS, _INTERVAL_END) + key_bytes)
 
 
 def _key_encoder(decl: SetDecl) -> Callable[[ElementKey], bytes]:
@@ -76,8 +92,7 @@ def _key_encoder(decl: SetDecl) -> Callable[[ElementKey], bytes]:
         return wire.attribute(_KEY, wire.attribute(_VALUE, join(key)))
 
     def ranged(key: ElementKey) -> bytes:
-        low = join([atom.low if isinstance(atom, Range) else atom for atom in key])
-        high = join([atom.high if isinstance(atom, Range) else atom for atom in key])
+        low, high = join([_low(atom) for atom in key]), join([_high(atom) for atom in key])
         return wire.attribute(_KEY, wire.attribute(_VALUE, low)) + wire.attribute(_KEY_END, wire.attribute(_VALUE, high))
 
     return ranged if interval else single
@@ -96,15 +111,27 @@ def _joiner(names: tuple[str, ...], interval: bool) -> Callable[[Sequence[Atom]]
     return join
 
 
+def _low(atom: Atom) -> Atom:
+    return atom.low if isinstance(atom, Range) else atom
+
+
+def _high(atom: Atom) -> Atom:
+    return atom.high if isinstance(atom, Range) else atom
+
+
 def _plain(atom: Atom) -> str | int:
     if isinstance(atom, Range):
         raise ValueError(f"range {atom} in a set without intervals")
     return atom
 
 
+def _no_value(_value: ElementValue) -> bytes:
+    return b""
+
+
 def _value_encoder(decl: SetDecl) -> Callable[[ElementValue], bytes]:
     if decl.value is None:
-        return lambda _value: b""
+        return _no_value
     if decl.value == ("verdict",):
         return _verdict
     join = _joiner(decl.value, interval=False)

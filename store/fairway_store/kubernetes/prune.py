@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fairway_core.codec import AUTOSCALER_TAINT
+from fairway_core.model.pod import MIRROR
 from fairway_store.kubernetes.events import condition_of
 from fairway_store.kubernetes.resources import Resource
 
@@ -19,6 +20,7 @@ Document = Mapping[str, Any]
 _META = ("name", "namespace", "uid", "labels", "deletionTimestamp")
 _META_OF = {"Node": ("creationTimestamp",)}
 """More of what a kind's metadata hold: of two nodes that claim one range the older has it."""
+_ANNOTATIONS = frozenset({MIRROR})
 _ENDPOINT = ("addresses", "conditions", "hostname", "nodeName", "zone", "hints")
 _REFERENCE = ("kind", "name", "namespace")
 _ANNOTATION_DOMAINS = ("fairway.dev", "service.kubernetes.io")
@@ -46,10 +48,14 @@ def _metadata(meta: Document, more: Sequence[str] = ()) -> dict[str, Any]:
     kept: dict[str, Any] = _pick(meta, (*_META, *more))
     annotations = meta.get("annotations")
     if isinstance(annotations, Mapping):
-        ours = {name: value for name, value in annotations.items() if str(name).partition("/")[0].endswith(_ANNOTATION_DOMAINS)}
+        ours = {name: value for name, value in annotations.items() if _is_kept(str(name))}
         if ours:
             kept["annotations"] = ours
     return kept
+
+
+def _is_kept(annotation: str) -> bool:
+    return annotation in _ANNOTATIONS or annotation.partition("/")[0].endswith(_ANNOTATION_DOMAINS)
 
 
 def _pick(document: Any, names: Iterable[str]) -> Any:
@@ -153,5 +159,10 @@ _RULES: dict[str, Callable[[Document], dict[str, Any]]] = {
     "EndpointSlice": _slice,
     "Node": _node,
     "NetworkPolicy": _policy,
+    "ServiceCIDR": _policy,
+    # What other controllers report in the status of these grows with their number.
+    "Gateway": _policy,
+    "HTTPRoute": _policy,
+    "ServicePolicy": _policy,
     "Namespace": _namespace,
 }

@@ -11,9 +11,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
+from fairway_core.keys import Key
 from fairway_store.kubernetes.client import ApiClient
 from fairway_store.kubernetes.faults import Ahead, ApiFault, Denied, Gone, NotInstalled, NotOffered, Silent
 from fairway_store.kubernetes.protocol import (
@@ -28,6 +29,7 @@ from fairway_store.kubernetes.protocol import (
 from fairway_store.kubernetes.prune import prune
 from fairway_store.kubernetes.resources import Resource
 from fairway_store.kubernetes.timing import Backoff, Timing
+from fairway_store.plan import PreparedWrite
 
 AHEAD_TRIES = 3
 """How often a server may say that our version is from the future before we believe that the past was restored."""
@@ -36,12 +38,16 @@ SHORT_WATCH = 1.0
 
 Documents = Sequence[dict[str, Any]]
 Changes = Sequence[tuple[dict[str, Any], bool]]
+Kept = Sequence[PreparedWrite]
 
 
 class Sink(Protocol):
     """Where a resource is kept."""
 
-    async def replace(self, resource: Resource, documents: Documents) -> None:
+    def prepare(self, documents: Documents) -> Kept:
+        """The form in which documents wait until their list is complete; those without a key are left out."""
+
+    async def replace(self, resource: Resource, kept: Kept) -> None:
         """These are all."""
 
     async def apply(self, resource: Resource, changes: Changes) -> None:
@@ -63,6 +69,7 @@ class Reflector:
         log: logging.Logger,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self.required = resource.required
         self._resource = resource
         self._client = client
         self._sink = sink
@@ -72,9 +79,11 @@ class Reflector:
         self._backoff = Backoff(timing, chance, time.monotonic)
         self._version = ""
         self._streaming = True
+        self._streams = False
         self._ahead = 0
         self.lists = 0
         self.synced = asyncio.Event()
+        self._nudged = asyncio.Event()
 
     async def run(self) -> None:
         """Never returns by itself."""
@@ -84,12 +93,22 @@ class Reflector:
                     await self._sync()
                 await self._follow()
             except ApiFault as fault:
-                await asyncio.sleep(await self._wait_after(fault))
+                await self._rest(await self._wait_after(fault))
             except Exception as fault:
                 # What nobody foresaw about one resource must not end the node's sight of it.
                 self._log.exception("following %s failed", self._resource.plural)
                 self._version = ""
-                await asyncio.sleep(await self._wait_after(ApiFault(f"{self._resource.plural}: {type(fault).__name__}: {fault}")))
+                await self._rest(await self._wait_after(ApiFault(f"{self._resource.plural}: {type(fault).__name__}: {fault}")))
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._nudged.wait()
+        self._nudged.clear()
+
+    def nudge(self) -> None:
+        """Try again now, if it waits after a failure: what failed may work by now."""
+        self._nudged.set()
 
     async def _wait_after(self, fault: ApiFault) -> float:
         """Decide what the fault means for the next attempt; seconds until then."""
@@ -126,31 +145,36 @@ class Reflector:
         if self._streaming:
             try:
                 await self._streamed_list()
+                self._streams = True
                 return
             except (NotOffered, Silent) as fault:
+                if self._streams and isinstance(fault, Silent):
+                    # It has streamed lists before: this is an outage, not a server that does not know how.
+                    raise
                 self._log.debug("no streaming list of %s: %s", self._resource.plural, fault)
                 self._streaming = False
         await self._paged_list()
 
-    async def _keep(self, documents: Documents) -> None:
-        await self._sink.replace(self._resource, documents)
+    async def _keep(self, kept: Kept) -> None:
+        await self._sink.replace(self._resource, kept)
         self._sink.report(self._resource, "")
         self.synced.set()
 
     async def _paged_list(self) -> None:
-        documents: list[dict[str, Any]] = []
+        # Each page is brought into its final form before the next: little is held, and the loop has its turn in between.
+        kept: list[PreparedWrite] = []
         page = Page((), "", "")
         while True:
             page = page_of(await self._client.get(self._resource, list_query(self._timing.page, page.token)), self._resource)
-            documents += self._pruned(page.items)
+            kept += self._sink.prepare(self._pruned(page.items))
             if not page.token:
                 break
-        await self._keep(documents)
+        await self._keep(kept)
         self._version = page.version
 
     async def _streamed_list(self) -> None:
         """The list as events, kept when the closing bookmark is there. Raises NotOffered, ApiFault."""
-        collected: dict[tuple[str, str], dict[str, Any]] = {}
+        collected: dict[Key, PreparedWrite] = {}
         decoder = WatchDecoder(self._resource, "list")
         silence = min(self._timing.silence, self._timing.list_silence)
         stream = self._client.stream(self._resource, streaming_query(self._lifetime()), silence)
@@ -167,16 +191,15 @@ class Reflector:
                     raise fault
         raise ApiFault(f"list {self._resource.plural}: the stream ended before the list was complete")
 
-    def _collect(self, event: WatchEvent, collected: dict[tuple[str, str], dict[str, Any]]) -> None:
+    def _collect(self, event: WatchEvent, collected: dict[Key, PreparedWrite]) -> None:
         if event.type == "BOOKMARK":
             # A server that ignores the option starts an ordinary watch, whose bookmarks end nothing.
             raise NotOffered(f"list {self._resource.plural}: the server does not stream lists")
-        for document in self._pruned((event.object,)):
-            key = (document["metadata"].get("namespace", ""), document["metadata"]["name"])
+        for write in self._sink.prepare(self._pruned((event.object,))):
             if event.type == "DELETED":
-                collected.pop(key, None)
+                collected.pop(write.key, None)
             else:
-                collected[key] = document
+                collected[write.key] = write
 
     # Watch
 

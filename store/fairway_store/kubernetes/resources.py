@@ -8,6 +8,8 @@ from fairway_core.keys import KINDS, Kind
 
 BUILT_IN = frozenset({"v1", "discovery.k8s.io/v1", "networking.k8s.io/v1"})
 """Groups that every supported server has. Their absence is a fault; that of another group is no news."""
+LATE = frozenset({"ServiceCIDR"})
+"""Kinds of such a group that older servers lack (1.33)."""
 LOCAL = frozenset({"Attachment"})
 """Kinds that belong to the node alone and never reach the API server."""
 
@@ -41,7 +43,8 @@ NODE_STATUS = Resource("Node", "v1", "nodes/status", namespaced=False)
 
 def resource_of(kind: Kind) -> Resource:
     """The collection that holds the objects of `kind`."""
-    return Resource(kind.name, kind.api_version, kind.plural, kind.namespaced, kind.api_version in BUILT_IN)
+    required = kind.api_version in BUILT_IN and kind.name not in LATE
+    return Resource(kind.name, kind.api_version, kind.plural, kind.namespaced, required)
 
 
 def cluster_resources() -> tuple[Resource, ...]:

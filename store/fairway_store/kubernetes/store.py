@@ -6,17 +6,19 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, MutableSequence, Sequence
+from contextlib import suppress
 
 from fairway_core.codec import key_of
 from fairway_core.errors import FairwayError, UserError
 from fairway_core.keys import Key
-from fairway_store.api import Changed, Delete, Entry, InSync, Listing, Put, Write
+from fairway_store.api import ANY, Changed, Delete, Entry, InSync, Listing, Put, Write
 from fairway_store.kubernetes.access import Access
 from fairway_store.kubernetes.client import ApiClient
-from fairway_store.kubernetes.reflector import Changes, Documents, Reflector
+from fairway_store.kubernetes.reflector import Changes, Documents, Kept, Reflector
 from fairway_store.kubernetes.resources import Resource, cluster_resources
 from fairway_store.kubernetes.timing import Timing
 from fairway_store.memory import JOURNAL, MemoryStore
+from fairway_store.plan import PreparedWrite, prepare
 
 Report = Callable[[str, str], None]
 """Called with a kind and what is wrong with following it, in words; empty when it is right again."""
@@ -26,8 +28,8 @@ class KubernetesStore:
     """A `Store` filled by one reflector per kind. Belongs to one event loop.
 
     Revisions are its own, counted from the start of the process: resourceVersions are opaque, and each kind has its own.
-    Everything that reads waits until every required kind has been listed once; after that an outage leaves the last state
-    in place.
+    Everything that reads waits until every required kind has been listed once, and a little longer for the others; after
+    that an outage leaves the last state in place.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class KubernetesStore:
     ) -> None:
         """Raises UserError if the credentials cannot be used. `start` begins. `journal` bounds what a watch can look back on."""
         timing = timing or Timing()
+        self._grace = timing.grace
         self.mirror = MemoryStore(journal)
         self._report = report
         self._log = log
@@ -58,7 +61,16 @@ class KubernetesStore:
 
     async def _await_lists(self) -> None:
         for reflector in self.reflectors:
-            await reflector.synced.wait()
+            if reflector.required:
+                await reflector.synced.wait()
+        # A kind the node can do without may fail for ever (the webhook that converts it is away), but not for want of a try now.
+        others = [reflector for reflector in self.reflectors if not reflector.synced.is_set()]
+        for reflector in others:
+            reflector.nudge()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                for reflector in others:
+                    await reflector.synced.wait()
         self._ready.set()
 
     async def list(self, kind: str | None = None) -> Listing:
@@ -94,13 +106,16 @@ class KubernetesStore:
 
     # Sink
 
-    async def replace(self, resource: Resource, documents: Documents) -> None:
+    def prepare(self, documents: Documents) -> Kept:
+        """See `Sink.prepare`."""
+        return prepare(self._puts(documents))
+
+    async def replace(self, resource: Resource, kept: Kept) -> None:
         """See `Sink.replace`."""
-        puts = self._puts(documents)
-        keys = {put.key for put in puts}
+        keys = {write.key for write in kept}
         gone = sorted(self._known[resource.kind] - keys)
         self._known[resource.kind] = keys
-        await self.mirror.commit([*puts, *map(Delete, gone)])
+        await self.mirror.commit_prepared([*kept, *(PreparedWrite(key, None, ANY) for key in gone)])
 
     async def apply(self, resource: Resource, changes: Changes) -> None:
         """See `Sink.apply`."""

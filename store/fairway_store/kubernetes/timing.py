@@ -13,7 +13,8 @@ class Timing:
     `silence`: a watch that brings neither event nor bookmark for so long is taken for dead (servers send a bookmark about every
     minute); `list_silence` is the same for a streaming list, which does not pause. `watch`: what a watch is asked to live,
     times 1 to 2. `calm`: after so long without a failure the backoff starts anew. `probe`: how often a resource that is not
-    installed is looked for again, times 0.5 to 1.
+    installed is looked for again, times 0.5 to 1. `grace`: once everything else has been listed, a kind that the node can do
+    without is waited for so long, if it fails.
     """
 
     connect: float = 10.0
@@ -26,6 +27,7 @@ class Timing:
     calm: float = 60.0
     probe: float = 300.0
     page: int = 500
+    grace: float = 10.0
 
 
 class Backoff:
