@@ -78,14 +78,14 @@ class FastCache:
     def find(self, data: bytes, now: float) -> bytes | None:
         """The reply after its id for a query that `hot` did not have, or None. Counts the use."""
         key = data[2:]
-        entry = self._lookup(key)
+        entry = self._volatile.get(key) or self._young.entries.get(key) or self._aged(key)
         if entry is None:
             if key.islower():
                 return None  # Nothing to fold, as most often.
             folded = _folded(data)
             if folded == key:
                 return None
-            entry = self._lookup(folded)
+            entry = self._volatile.get(folded) or self._young.entries.get(folded) or self._aged(folded)
             key = folded
         if entry is not None and entry[2] <= now:
             entry = self._renew(key, entry, now)
@@ -111,10 +111,8 @@ class FastCache:
         self._young.entries[key] = made
         return made
 
-    def _lookup(self, key: bytes) -> Entry | None:
-        found = self._volatile.get(key) or self._young.entries.get(key)
-        if found is not None:
-            return found
+    def _aged(self, key: bytes) -> Entry | None:
+        """An entry of the older generation, which moves on."""
         found = self._old.entries.pop(key, None)
         if found is not None:
             self._put(key, found, key[HEADER - 2 : key.index(0, HEADER - 2) + 1])

@@ -17,6 +17,7 @@ from typing import Final
 from fairway_core.clock import Clock
 from fairway_dns.config import Address
 from fairway_dns.counters import Counters
+from fairway_dns.direct import Lookout, lookout
 from fairway_dns.loop import LoopGuard
 from fairway_dns.measure import Timings
 from fairway_dns.names import suffixes
@@ -31,6 +32,10 @@ TICK: Final = 0.025
 """Seconds between two looks at the clock while questions are under way."""
 NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
+NEARBY: Final = 0.0001
+"""Seconds for which it may pay not to sleep until an answer comes: that of a server on the same machine or link."""
+SEQUEL: Final = 0.00006
+"""Seconds for which it may pay not to sleep when an answer has left: for a client that asks for one name after another."""
 FAILURE_TTL: Final = 300
 """Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
 REASONS: Final = {EDE_UNREACHABLE: "no upstream answered", EDE_NETWORK: "no upstream could be spoken to"}
@@ -134,6 +139,8 @@ class Forwarder:
         self._flights: dict[Asked, _Flight] = {}
         self._waiters = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._answers: Lookout | None = None
+        self._sequels: Lookout | None = None
         self._guard = LoopGuard(log, counters or Counters(), self._loops) if log is not None else None
         self._looping: Set[Server] = self._guard.bad if self._guard is not None else frozenset()
 
@@ -166,6 +173,8 @@ class Forwarder:
         flight = _Flight(self, asked, order, now + self._limits.total, waiter)
         self._flights[asked] = flight
         self._try_next(flight, now)
+        if self._answers is not None:
+            self._answers.expect()
         if self._timer is None and self._flights:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
@@ -237,6 +246,8 @@ class Forwarder:
         took = self._clock.monotonic() - attempt.since
         health.time += (took - health.time) / 8
         self._timings.upstream(address, took)
+        if self._sequels is not None:
+            self._sequels.expect()
 
     def failed(self, flight: _Flight, attempt: Attempt, outcome: Unusable) -> None:
         """A server cannot answer a flight's question: another one may."""
@@ -290,6 +301,7 @@ class Forwarder:
                 self._servers.append(TlsServer(address, loop, self._security))
             else:
                 self._servers.append(Upstream(address, loop, turn))
+        self._answers, self._sequels = lookout(loop, NEARBY), lookout(loop, SEQUEL)
         if self._guard is not None:
             self._guard.start(self._servers)
 

@@ -115,12 +115,16 @@ class UdpServer:
 
     def _burst(self) -> int:
         """Handle one batch; how many datagrams it had."""
-        datagrams = self._received()
-        if len(datagrams) == 1 and not self._waiting:
+        datagrams = self._batch.receive()
+        count = len(datagrams)
+        self._read[0] += count
+        if count and (self._limiter is not None or self._top.open):
+            self._screen(datagrams)
+        if count == 1 and not self._waiting:
             self._single(datagrams[0], self._clock.monotonic())
-        elif datagrams:
+        elif count:
             self._many(datagrams, self._clock.monotonic())
-        return len(datagrams)
+        return count
 
     def _many(self, datagrams: list[bytes], now: float) -> None:
         pieces: list[bytes] = []
@@ -154,9 +158,9 @@ class UdpServer:
 
     def _single(self, data: bytes, now: float) -> None:
         """A datagram that came alone: the same as for a batch, without what brings many together."""
-        sender = self._batch.sender(0)
-        client = client_of(sender)
-        reply = self._prepared.find(self._prepared.views.asker(client), data, now)
+        sender, client = self._batch.origin()
+        views = self._prepared.views
+        reply = self._prepared.find(views.askers.get(client, views.anybody), data, now)
         if reply is None:
             if data or self._limiter is None:
                 self._answer(data, sender, client, now)
@@ -202,13 +206,11 @@ class UdpServer:
         if not self._scheduled:
             self._next_slice()
 
-    def _received(self) -> list[bytes]:
-        """The next batch. What is over the limit of its sender is emptied, which drops it: any reply costs as much as the right
-        one.
+    def _screen(self, datagrams: list[bytes]) -> None:
+        """Have clients kept to their limits and counted. What is over the limit of its sender is emptied, which drops it: any
+        reply costs as much as the right one.
         """
-        datagrams = self._batch.receive()
-        self._read[0] += len(datagrams)
-        if datagrams and self._limiter is not None:
+        if self._limiter is not None:
             now = self._clock.monotonic()
             for slot, data in enumerate(datagrams):
                 client = client_of(self._batch.sender(slot))
@@ -219,7 +221,6 @@ class UdpServer:
             asked = [pair for pair in zip(datagrams, clients, strict=True) if not self._knocks(*pair)]
             if asked:
                 self._top.sample([data for data, _ in asked], lambda slot: asked[slot][1])
-        return datagrams
 
     def _knocks(self, data: bytes, client: bytes) -> bool:
         return data.endswith(MARK) and client == self._own
@@ -244,7 +245,7 @@ class UdpServer:
                 self._answer(data, sender, client_of(sender), since)
 
     def _answer(self, data: bytes, sender: bytes, client: bytes, since: float) -> None:
-        if self._knocks(data, client):
+        if data.endswith(MARK) and client == self._own:
             self._knocked(data, sender)
             return
         reply = self._resolver.handle(data, tcp=False, client=client)
