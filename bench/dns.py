@@ -4,8 +4,9 @@
 
 Parts: `service` (names of the service zone; unbound serves the same as local-data), `cached` (foreign names, warm in both
 caches), `uncached` (names never seen before, through one local upstream), `latency` (open-loop probe at --rate on service
-names: loss, p50, p99), `headless` (1,000 endpoints over TCP), `load` (a table of 10,000 services to its first answer), `change`
-(from `publish` to the new answer at the client), `junk` (memory while a million distinct names are asked for).
+names: loss, p50, p99), `cold` (the same from the first moment of a process, which is started anew for each round), `headless`
+(1,000 endpoints over TCP), `load` (a table of 10,000 services to its first answer), `change` (from `publish` to the new answer
+at the client), `junk` (memory while a million distinct names are asked for).
 
 Client and servers sit in two namespaces joined by a veth pair; the server owns core 0, the client and the upstream core 1.
 Rounds alternate between the servers, so that other load on the machine hits both. Needs root, dnsperf and unbound.
@@ -206,12 +207,18 @@ class Bench:
         sent, done = (int(found(rf"Queries {word}: +(\d+)", text)) for word in ("sent", "completed"))
         return Load(float(found(r"Queries per second: +([\d.]+)", text)), spent / done * 1e6, 1 - done / sent, done)
 
-    def latency(self, server: str, names: list[str], rate: int, seconds: float) -> Latency:
+    def latency(
+        self, server: str, names: list[str], rate: int, seconds: float, begins: Callable[[], None] = lambda: None
+    ) -> Latency:
+        """What an open-loop client sees; `begins` is called when its first query is about to leave."""
+        queries = [query(name) for name in names]
+
         def body() -> Latency:
             os.sched_setaffinity(0, {1})
             if self.priority:
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
-            return probe(NODE, PORTS[server], [query(name) for name in names], rate, seconds)
+            begins()
+            return probe(NODE, PORTS[server], queries, rate, seconds)
 
         return netns.run_in(f"/run/netns/{self.client}", body)
 
@@ -316,14 +323,40 @@ def part_latency(bench: Bench, options: argparse.Namespace) -> None:
         for _turn in range(max(3, options.rounds)):
             for server, many in runs.items():
                 many.append(bench.latency(server, names, options.rate, options.seconds))
+    show("latency", runs)
+
+
+def show(title: str, runs: dict[str, list[Latency]]) -> None:
+    """One line per server: its best round, and what the others were like."""
     for server, many in runs.items():
         best = min(many, key=lambda run: (run.lost, run.p99))
         every = ", ".join(f"{run.p99:.0f}" for run in many)
         print(
-            f"latency    {server:8} offered {best.offered:,.0f}/s   lost {best.lost} of {best.sent}   p50 {best.p50:.0f} us   "
+            f"{title:10} {server:8} offered {best.offered:,.0f}/s   lost {best.lost} of {best.sent}   p50 {best.p50:.0f} us   "
             f"p99 {best.p99:.0f} us   (p99 of all runs: {every}; lost: {', '.join(str(run.lost) for run in many)})",
             flush=True,
         )
+
+
+def part_cold(bench: Bench, options: argparse.Namespace) -> None:
+    """As `latency`, but each round is the first seconds of a process that has answered one question before."""
+    names = [f"s{n}.{ZONE}" for n in range(bench.names)]
+    runs: dict[str, list[Latency]] = {"fairway": [], "unbound": []}
+    waits, memory = [], []
+
+    def once(server: str) -> Latency:
+        with bench.fairway() if server == "fairway" else bench.unbound() as process:
+            since = time.perf_counter()
+            found = bench.latency(server, names, options.rate, options.seconds, lambda: waits.append(time.perf_counter() - since))
+            if server == "fairway":
+                memory.append(resident(process.pid))
+            return found
+
+    for _turn in range(max(3, options.rounds)):
+        for server, many in runs.items():
+            many.append(once(server))
+    print(f"cold       the load began {max(waits) * 1e3:.1f} ms after the first answer or sooner; worker {max(memory):.0f} MB")
+    show("cold", runs)
 
 
 def part_headless(bench: Bench, options: argparse.Namespace) -> None:

@@ -115,18 +115,31 @@ class FastCache:
         """An entry of the older generation, which moves on."""
         found = self._old.entries.pop(key, None)
         if found is not None:
-            self._put(key, found, key[HEADER - 2 : key.index(0, HEADER - 2) + 1])
+            self.keep(key, found, key[HEADER - 2 : key.index(0, HEADER - 2) + 1])
         return found
 
     def learn(self, data: bytes, query: Query, replies: Sequence[bytes], count: list[int]) -> None:
         """Remember the rotations of the reply to `query` (octets `data`), which follow from its name alone."""
         if cacheable(data, query):
-            self._put(_folded(data), _entry(query, replies, count), query.name)
+            self.keep(_folded(data), _entry(query, replies, count), query.name)
+
+    def keep(self, key: bytes, entry: Entry, name: bytes) -> None:
+        """Remember an entry that falls with its name. `key`: the query after its id, with the name in lower case."""
+        young = self._young
+        if key not in young.entries:
+            young.by_name.setdefault(name, []).append(key)
+            young.octets += entry[1] + len(key)
+        young.entries[key] = entry
+        # An older one must not come back when this one is gone.
+        self._old.entries.pop(key, None)
+        if len(young.entries) >= self.limits.entries or young.octets >= self.limits.octets:
+            self._old, self._young = young, _Generation()
+            self.hot = self._young.entries
 
     def learn_until(self, data: bytes, query: Query, reply: bytes, count: list[int], until: float, aging: Aging | None) -> None:
         """Remember a reply that holds until a monotonic time, and then ages if it can."""
         if cacheable(data, query):
-            self._put(_folded(data), _entry(query, (reply,), count, until, aging), query.name)
+            self.keep(_folded(data), _entry(query, (reply,), count, until, aging), query.name)
 
     def learn_volatile(self, data: bytes, query: Query, reply: bytes, count: list[int], until: float = inf) -> None:
         """Remember a reply that any change of the table may alter, and that holds until a monotonic time."""
@@ -148,18 +161,6 @@ class FastCache:
         self._young, self._old = _Generation(), _Generation()
         self._volatile = {}
         self.hot = self._young.entries
-
-    def _put(self, key: bytes, entry: Entry, name: bytes) -> None:
-        young = self._young
-        if key not in young.entries:
-            young.by_name.setdefault(name, []).append(key)
-            young.octets += entry[1] + len(key)
-        young.entries[key] = entry
-        # An older one must not come back when this one is gone.
-        self._old.entries.pop(key, None)
-        if len(young.entries) >= self.limits.entries or young.octets >= self.limits.octets:
-            self._old, self._young = young, _Generation()
-            self.hot = self._young.entries
 
 
 def cacheable(data: bytes, query: Query) -> bool:

@@ -59,6 +59,7 @@ class UdpServer:
         self._batch = Batch(listener)
         self._resolver = resolver
         self._prepared = prepared
+        self._fresh = resolver.fresh
         self._nothing = FastCache()
         self._clock = clock
         self._counters = counters
@@ -161,6 +162,8 @@ class UdpServer:
         sender, client = self._batch.origin()
         views = self._prepared.views
         reply = self._prepared.find(views.askers.get(client, views.anybody), data, now)
+        if reply is None and self._fresh is not None:
+            reply = self._fresh.reply(views.askers.get(client, views.anybody), data)
         if reply is None:
             if data or self._limiter is None:
                 self._answer(data, sender, client, now)
@@ -184,10 +187,12 @@ class UdpServer:
         ]
 
     def _found(self, slot: int, data: bytes, now: float, pieces: list[bytes], lengths: list[int], slots: list[int]) -> bool:
-        """The second look, at what is kept in other places: rare enough for a call of its own."""
+        """The second look, at what is kept in other places or quickly made: rare enough for a call of its own."""
         views = self._prepared.views
         asker = views.asker(client_of(self._batch.sender(slot))) if views.askers else views.anybody
         reply = self._prepared.find(asker, data, now)
+        if reply is None and self._fresh is not None:
+            reply = self._fresh.reply(asker, data)
         if reply is None:
             return False
         pieces += (data[:2], reply)

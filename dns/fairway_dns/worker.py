@@ -105,6 +105,8 @@ class Worker:
         client = FeedClient(path, self._table, self._state, *reports, self._holder)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await self._first_table(client)
+        if self._resolver.fresh is not None:
+            self._resolver.fresh.prepare()
         await self._listen()
         self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
         _tell_ready()

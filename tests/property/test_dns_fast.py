@@ -57,8 +57,8 @@ class Pair:
         log = logging.getLogger("test")
         return Resolver(self.table, standard_authorities("cluster.local"), self.cache, forwarder, Counters(), log, fast)
 
-    def ask(self, data: bytes) -> bytes | None:
-        """What the batch loop would do; checked against the slow path."""
+    def ask(self, data: bytes, at_once: bool = False) -> bytes | None:
+        """What the batch loop would do, from what is prepared or can be made `at_once`; checked against the slow path."""
         now = self.clock.monotonic()
         asker = self.table.views.anybody
         entry = self.fast.shared(asker).hot.get(data[2:])
@@ -67,6 +67,9 @@ class Pair:
             found = entry[0] if entry[3] is None else entry[3]()
             assert len(found) + 2 == entry[1]
         found = found or self.fast.find(asker, data, now)
+        if found is None and at_once:
+            assert self.quick.fresh is not None
+            found = self.quick.fresh.reply(asker, data)
         if found is None:
             self.quick.handle(data, tcp=False)
             return None
@@ -129,15 +132,18 @@ steps = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(steps, max_size=40), st.booleans())
-def test_prepared_replies_are_those_of_the_slow_path(script: list[tuple[str, object]], small: bool) -> None:
+@given(st.lists(steps, max_size=40), st.booleans(), st.booleans())
+def test_prepared_replies_are_those_of_the_slow_path(script: list[tuple[str, object]], small: bool, at_once: bool) -> None:
     pair = Pair(FastLimits(4, 2000, 3) if small else FastLimits())
     pair.snapshot(frozenset(RECORDS))
+    if at_once:
+        assert pair.quick.fresh is not None
+        pair.quick.fresh.prepare()
     for kind, value in script:
         if kind == "ask":
             assert isinstance(value, bytes)
-            pair.ask(value)
-            pair.ask(value)
+            pair.ask(value, at_once)
+            pair.ask(value, at_once)
         elif kind == "change":
             pair.change(value)  # type: ignore[arg-type]
         elif kind == "snapshot":
