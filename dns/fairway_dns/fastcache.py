@@ -18,6 +18,8 @@ from math import inf
 
 from fairway_dns.wire import HEADER, IN, Query
 
+FINE = 64
+"""TTLs of prepared replies are exact to one part in so many, and to a second; they are never too high."""
 BARE_OPT = 11
 """Octets of an OPT record without options."""
 
@@ -59,8 +61,8 @@ class _Generation:
 
 
 class FastCache:
-    """Promise: an entry is handed out only while the slow path would give the same octets; memory is bounded: when a
-    generation is full the one before it goes, and what is still asked for moves on.
+    """Promise: an entry is handed out only while the slow path would give the same octets, TTLs above FINE seconds apart; memory
+    is bounded: when a generation is full the one before it goes, and what is still asked for moves on.
     """
 
     def __init__(self, limits: FastLimits | None = None) -> None:
@@ -98,11 +100,13 @@ class FastCache:
         return b"".join((body[: HEADER - 2], data[HEADER:end], body[end - 2 :]))
 
     def _renew(self, key: bytes, entry: Entry, now: float) -> Entry | None:
-        """The entry with its TTLs counted down, at most once a second."""
+        """The entry with its TTLs counted down."""
         reply, length, _until, _rotate, count, aging = entry
         if aging is None or aging.expires <= now:
             return None
-        age = int(now - aging.stored)
+        # What lives long is written anew less often: its TTLs are shown as they will be at the end of a step.
+        step = max(1, int(aging.expires - now) // FINE)
+        age = int(now - aging.stored) + step - 1
         body = bytearray(reply)
         for offset, ttl in aging.ttls:
             _TTL.pack_into(body, offset - 2, max(0, ttl - age))

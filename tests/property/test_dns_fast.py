@@ -218,6 +218,27 @@ def test_ttls_count_down_in_prepared_replies_until_they_expire() -> None:
     assert pair.ask(wire) is None
 
 
+def test_long_ttls_are_counted_down_in_steps_and_never_too_high() -> None:
+    pair = Pair(FastLimits())
+    pair.snapshot(frozenset())
+    pair.learn("www.example.com", 3000, 2)
+    wire = dns.message.make_query("www.example.com", "A").to_wire()
+    pair.quick.handle(wire, tcp=False)
+    seen = []
+    for age in range(1, 3000):
+        pair.clock.advance(1)
+        found = pair.fast.find(pair.table.views.anybody, wire, pair.clock.monotonic())
+        assert found is not None
+        ttl = dns.message.from_wire(wire[:2] + found).answer[0].ttl
+        left = 3000 - age
+        assert left - left // 64 - 1 <= ttl <= left
+        seen.append(ttl)
+    assert len(set(seen)) < 500, "a reply is written anew far less than once a second"
+    assert seen == sorted(seen, reverse=True)
+    pair.clock.advance(1)
+    assert pair.fast.find(pair.table.views.anybody, wire, pair.clock.monotonic()) is None
+
+
 def test_types_that_differ_by_the_case_bit_only_are_different_questions() -> None:
     pair = Pair(FastLimits())
     pair.snapshot(frozenset(RECORDS))
