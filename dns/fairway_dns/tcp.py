@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from fairway_core.clock import Clock
 from fairway_dns.books import Books
 from fairway_dns.counters import Counters
+from fairway_dns.knock import is_knock, packed
 from fairway_dns.resolver import Later, Resolver
 
 TURN = 16
@@ -48,6 +49,9 @@ class TcpServer:
         self.limits = limits or TcpLimits()
         self.books = books or Books.empty(clock)
         self.limiter, self.top = self.books.limiter, self.books.top
+        host = str(listener.getsockname()[0])
+        self.own = packed(listener)
+        self.handled, self.knocks = counters.named("tcp_handled", host), counters.named("tcp_knocks", host)
         self._clients: dict[bytes, int] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -74,6 +78,7 @@ class TcpServer:
         held = self._clients.get(client, 0)
         if len(self._connections) >= self.limits.connections or held >= self.limits.per_client:
             self._counters.add("tcp_refused")
+            self.handled[0] += 1
             writer.transport.abort()
             return
         self._clients[client] = held + 1
@@ -119,12 +124,16 @@ class _Conversation:
         """Serve until the client closes, is idle, or sends what must be dropped."""
         try:
             while (data := await self._next()) is not None:
+                if is_knock(data, self._client, self._server.own):
+                    await self._knocked(data)
+                    continue
                 await self._turn()
                 if self._server.top.open:
                     self._server.top.count(data, self._client)
                 since = self._server.clock.monotonic()
                 reply = self._server.resolver.handle(data, tcp=True, client=self._client)
                 if reply is None:
+                    self._server.handled[0] += 1
                     return
                 if isinstance(reply, bytes):
                     await self._send(reply)
@@ -136,6 +145,13 @@ class _Conversation:
         finally:
             for task in list(self._tasks):
                 task.cancel()
+
+    async def _knocked(self, data: bytes) -> None:
+        """The agent wants to know whether we are there."""
+        reply = self._server.resolver.probe(data)
+        if reply is not None:
+            await self._send(reply)
+            self._server.knocks[0] += 1
 
     async def _turn(self) -> None:
         await self._server.pause(self._client)
@@ -178,6 +194,7 @@ class _Conversation:
         self._writer.write(len(reply).to_bytes(2, "big") + reply)
         async with asyncio.timeout(self._limits.send):
             await self._writer.drain()
+        self._server.handled[0] += 1
 
 
 def _peer(writer: asyncio.StreamWriter) -> bytes:

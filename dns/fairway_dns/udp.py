@@ -14,7 +14,7 @@ from fairway_dns.books import Books
 from fairway_dns.counters import Counters
 from fairway_dns.direct import unwatch, watch
 from fairway_dns.fastcache import Entry, FastCache
-from fairway_dns.knock import MARK, packed
+from fairway_dns.knock import is_knock, packed
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -76,7 +76,8 @@ class UdpServer:
         self._idle = asyncio.Event()
         self._closed = False
         self._own = packed(listener)
-        self._read = counters.named("read", str(listener.getsockname()[0]))
+        host = str(listener.getsockname()[0])
+        self._read, self._handled = counters.named("read", host), counters.named("handled", host)
 
     @property
     def waiting(self) -> int:
@@ -147,9 +148,8 @@ class UdpServer:
         if missed:
             missed = [slot for slot in missed if not self._found(slot, datagrams[slot], now, pieces, lengths, slots)]
         if lengths:
-            unsent = len(lengths) - self._batch.send(pieces, lengths, slots)
-            if unsent:
-                self._counters.add("send_errors", count=unsent)
+            sent = self._batch.send(pieces, lengths, slots)
+            self._sent(len(lengths), sent)
             took = self._clock.monotonic() - now
             self._timings.fast.observe(took, len(lengths))
             if self._log is not None:
@@ -219,16 +219,14 @@ class UdpServer:
             now = self._clock.monotonic()
             for slot, data in enumerate(datagrams):
                 client = client_of(self._batch.sender(slot))
-                if not self._knocks(data, client) and not self._limiter.admit(client, now):
+                if not is_knock(data, client, self._own) and not self._limiter.admit(client, now):
                     datagrams[slot] = b""
+                    self._handled[0] += 1
         if self._top.open:
             clients = [client_of(self._batch.sender(slot)) for slot in range(len(datagrams))]
-            asked = [pair for pair in zip(datagrams, clients, strict=True) if not self._knocks(*pair)]
+            asked = [pair for pair in zip(datagrams, clients, strict=True) if not is_knock(*pair, self._own)]
             if asked:
                 self._top.sample([data for data, _ in asked], lambda slot: asked[slot][1])
-
-    def _knocks(self, data: bytes, client: bytes) -> bool:
-        return data.endswith(MARK) and client == self._own
 
     def _knocked(self, data: bytes, sender: bytes) -> None:
         """The agent wants to know whether we are there."""
@@ -250,7 +248,7 @@ class UdpServer:
                 self._answer(data, sender, client_of(sender), since)
 
     def _answer(self, data: bytes, sender: bytes, client: bytes, since: float) -> None:
-        if data.endswith(MARK) and client == self._own:
+        if is_knock(data, client, self._own):
             self._knocked(data, sender)
             return
         reply = self._resolver.handle(data, tcp=False, client=client)
@@ -260,6 +258,8 @@ class UdpServer:
             self._books.answered(reply, client, took, forwarded=False, transport="udp")
         elif reply is not None:
             self._later(reply, sender, client, since)
+        else:
+            self._handled[0] += 1
 
     def _later(self, reply: Later, sender: bytes, client: bytes, since: float) -> None:
         waiting = self._pending.get(client, 0)
@@ -292,11 +292,15 @@ class UdpServer:
                 self._turn.at_end(self._flush)
             self._out.append((reply, sender))
         # A number that is no longer ours may be that of another socket by now.
-        elif not self._closed and not self._batch.send_to(reply, sender):
-            self._counters.add("send_errors")
+        elif not self._closed:
+            self._sent(1, int(self._batch.send_to(reply, sender)))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        failed = [] if self._closed else self._turn.sender.send(self._socket.fileno(), out)
-        if failed:
-            self._counters.add("send_errors", count=len(failed))
+        if not self._closed:
+            self._sent(len(out), len(out) - len(self._turn.sender.send(self._socket.fileno(), out)))
+
+    def _sent(self, tried: int, done: int) -> None:
+        self._handled[0] += done
+        if done < tried:
+            self._counters.add("send_errors", count=tried - done)

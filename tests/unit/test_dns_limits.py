@@ -271,7 +271,7 @@ async def test_only_the_agent_may_knock_without_being_counted(stack: ExitStack) 
 
         # 127.0.0.1 is the address of the server itself.
         assert await knocks("127.0.0.1", 5) == 5
-        assert set(server.counters.values) == {"read:127.0.0.1"}
+        assert set(server.counters.values) == {"read:127.0.0.1", "handled:127.0.0.1"}
         assert await knocks("127.0.0.2", 1) == 1
         assert server.counters.values["queries:TXT"] == 1
         assert server.counters.values["limited:127.0.0.2"] == 4
