@@ -20,6 +20,8 @@ from typing import Any, Final, Protocol
 
 AT_ONCE: Final = 64
 """Events taken from one call of epoll_wait(2), at most; the rest is there at the next."""
+SEQUEL: Final = 0.00006
+"""Seconds for which it may pay not to sleep when an answer has left: for a client that asks for one name after another."""
 TRUST: Final = 16
 """How far the memory of a `Lookout` goes."""
 RETRY: Final = 64

@@ -17,7 +17,7 @@ from typing import Final
 from fairway_core.clock import Clock
 from fairway_dns.config import Address
 from fairway_dns.counters import Counters
-from fairway_dns.direct import Lookout, lookout
+from fairway_dns.direct import SEQUEL, Lookout, lookout
 from fairway_dns.loop import LoopGuard
 from fairway_dns.measure import Timings
 from fairway_dns.names import suffixes
@@ -34,8 +34,6 @@ NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
 NEARBY: Final = 0.0001
 """Seconds for which it may pay not to sleep until an answer comes: that of a server on the same machine or link."""
-SEQUEL: Final = 0.00006
-"""Seconds for which it may pay not to sleep when an answer has left: for a client that asks for one name after another."""
 FAILURE_TTL: Final = 300
 """Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
 REASONS: Final = {EDE_UNREACHABLE: "no upstream answered", EDE_NETWORK: "no upstream could be spoken to"}
