@@ -205,6 +205,7 @@ class Forwarder:
 
     def _tick(self) -> None:
         now = self._clock.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if self._flights else None
         for flight in list(self._flights.values()):
             if now >= flight.deadline:
                 self.land(flight, flight.outcome())
@@ -214,8 +215,6 @@ class Forwarder:
                 if self._guard is not None:
                     self._guard.suspect(flight.latest)
                 self._try_next(flight, now)
-        again = bool(self._flights)
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if again else None
 
     def _try_next(self, flight: _Flight, now: float) -> None:
         """Ask one more server; when all were asked, wait for those that have not answered."""
@@ -266,7 +265,12 @@ class Forwarder:
             flight.attempts.pop().cancel()
         self._waiters -= len(flight.waiters)
         for waiter in flight.waiters:
-            waiter(response)
+            try:
+                waiter(response)
+            except Exception as error:
+                # What one waiter makes of it must not be the loss of others.
+                told = {"message": "an answer could not be handled", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     def _loops(self, server: Server) -> None:
         """Questions that wait for a server which sends them back to us go on without it."""

@@ -340,7 +340,8 @@ def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:
         try:
             if isinstance(outcome, OSError):
                 raise outcome
-            attempt.finish(judged(parse_response(outcome, HEADER + len(attempt.question))))
+            response = parse_response(outcome, HEADER + len(attempt.question))
+            attempt.finish(Unusable("cut off") if response.truncated else judged(response))
         except (OSError, WireError) as error:
             attempt.finish(Unusable(str(error)))
 
