@@ -123,6 +123,12 @@ class Zone:
         if revision is not None:
             self.revision = revision
 
+    def shed(self, most: int) -> bool:
+        """Drop any `most` names of a table that nobody reads any more; whether there are others."""
+        for _ in range(min(most, len(self._nodes))):
+            self._nodes.popitem()
+        return bool(self._nodes)
+
     def records(self) -> Iterator[tuple[bytes, int, str, str]]:
         """Every record as (key, type number, data, scope), in no particular order."""
         for key, node in self._nodes.items():
