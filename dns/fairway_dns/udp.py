@@ -235,10 +235,13 @@ class UdpServer:
             self._send(reply, sender)
 
     def _next_slice(self) -> None:
-        self._work(self._limits.slice)
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._next_slice)
+        try:
+            self._work(self._limits.slice)
+        finally:
+            # Whatever became of one query, the others wait.
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
+                asyncio.get_running_loop().call_soon(self._next_slice)
 
     def _work(self, most: int) -> None:
         """Answer up to `most` of the queries that wait; what leaves, leaves together."""
