@@ -16,6 +16,8 @@ from fairway_dns.knock import is_knock, packed
 from fairway_dns.resolver import Resolver
 from fairway_dns.sockets import BACKLOG
 
+ACCEPTS = 16
+"""Connections taken in a row; each costs as much as ten queries."""
 TURN = 16
 """Queries of one connection answered in a row before others have their turn."""
 
@@ -69,7 +71,9 @@ class TcpServer:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
         self.sequels = lookout(loop, SEQUEL)
-        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener, backlog=BACKLOG)
+        # asyncio has one number for how many are taken in a row and for how many the kernel may keep.
+        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener, backlog=ACCEPTS)
+        self._listener.listen(BACKLOG)
 
     async def close(self, grace: float = 1.0) -> None:
         """Accept no more, answer what has arrived, wait `grace` seconds for upstreams, end every connection."""

@@ -40,7 +40,7 @@ class Serving:
         self.cache, self.forwarder = Cache(clock), Forwarder(upstreams, (), clock)
         parts = standard_authorities("cluster.local"), self.cache, self.forwarder, self.counters
         resolver = Resolver(self.table, *parts, logging.getLogger("test"), prepared)
-        stream = listen_tcp("127.0.0.1", 0)
+        stream = self.stream_socket = listen_tcp("127.0.0.1", 0)
         self.address: tuple[str, int] = stream.getsockname()
         self.udp = UdpServer(listen_udp(*self.address), resolver, prepared, clock, self.counters, None, books)
         self.tcp = TcpServer(stream, resolver, clock, self.counters, tcp, books)

@@ -6,13 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 
 import dns.message
 import pytest
 from tests.unit.dns_server import Serving
 
 from fairway_dns.config import Address
-from fairway_dns.tcp import TcpLimits
+from fairway_dns.sockets import BACKLOG
+from fairway_dns.tcp import ACCEPTS, TcpLimits
 from fairway_dns.zone import Record
 
 QUERY = dns.message.make_query("localhost", "A").to_wire()
@@ -163,6 +165,22 @@ async def test_a_pipeline_is_bounded_and_goes_on() -> None:
                     upstream.answer()
                 got.append((await reply(reader)).question[0].name.to_text(omit_final_dot=True))
         assert sorted(got) == names
+
+
+async def test_a_burst_of_connections_has_room_and_is_taken_in_parts() -> None:
+    async with serving() as server:
+        info = server.stream_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        # tcpi_sacked of a listening socket is the length of its queue (tcp_diag(7)).
+        assert int.from_bytes(info[28:32], "little") == BACKLOG
+        burst = [socket.create_connection(server.address) for _ in range(60)]
+        held = []
+        for _ in range(20):
+            await asyncio.sleep(0)
+            held.append(server.tcp.held)
+        assert max(b - a for a, b in pairwise([0, *held])) <= ACCEPTS
+        await until(lambda: server.tcp.held == 60)
+        for one in burst:
+            one.close()
 
 
 async def test_queries_make_no_tasks() -> None:
