@@ -37,7 +37,7 @@ def probe(host: str, port: int, queries: list[bytes], rate: int, seconds: float)
     count, gap, clock = int(rate * seconds), 1 / rate, time.perf_counter
     left = [0.0] * count
     times: list[float] = []
-    with _connected(host, port) as one:
+    with connected(host, port) as one:
         sent = 0
         start = clock()
         end = start + seconds + DRAIN
@@ -59,7 +59,8 @@ def probe(host: str, port: int, queries: list[bytes], rate: int, seconds: float)
     return Latency(sent, sent - len(times), sent / min(took, seconds), middle, high)
 
 
-def _connected(host: str, port: int) -> socket.socket:
+def connected(host: str, port: int) -> socket.socket:
+    """A socket of a client that does not wait, with room for what comes meanwhile."""
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     made.connect((host, port))
@@ -70,7 +71,7 @@ def _connected(host: str, port: int) -> socket.socket:
 def ask_in_turn(host: str, port: int, queries: list[bytes]) -> float:
     """Median microseconds from a query to its answer, each sent when the one before is answered. Silence counts as a second."""
     times = []
-    with _connected(host, port) as one:
+    with connected(host, port) as one:
         one.settimeout(1)
         for query in queries:
             start = time.perf_counter()

@@ -5,11 +5,12 @@ Order of judgement: faults of the message, class, meta types, records of the tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fairway_dns.authority import Authorities, Authority
 from fairway_dns.names import to_key, to_text
-from fairway_dns.records import Offsets, pack_record, question_offsets
+from fairway_dns.records import Offsets, pack_own, pack_record, question_offsets
 from fairway_dns.wire import (
     AAAA,
     ANY,
@@ -137,8 +138,10 @@ def _look_up(
 
 def _positive(zone: Names, authorities: Authorities, query: Query, node: Node, turn: int) -> Tail | Elsewhere:
     if query.qtype in node.sets:
-        tails = _tails(zone, query, [], query.name, node.sets[query.qtype])
-        zone.keep_tails(node, query.qtype, tails, foreign=query.qtype == SRV)
+        data = node.sets[query.qtype]
+        own = query.qtype != SRV
+        tails = own_tails(query.name, query.qtype, data) if own else _tails(zone, query, [], query.name, data)
+        zone.keep_tails(node, query.qtype, tails, foreign=not own)
         return tails[turn % len(tails)]
     return chained(zone, authorities, query, *_follow(zone, query.name, node), turn)
 
@@ -192,11 +195,21 @@ def _tails(zone: Names, query: Query, chain: list[Owned], owner: bytes, data: li
     front = b"".join(pack_record(name, rtype, TTL, text, offsets) for name, rtype, text in chain)
     packed = [pack_record(owner, query.qtype, TTL, text, offsets) for text in data]
     glue = _glue(zone, data, offsets) if query.qtype == SRV else []
-    count = len(chain) + len(packed)
-    made = []
+    return _rotated(packed, len(chain), front, glue)
+
+
+def own_tails(name: bytes, qtype: int, data: list[str]) -> tuple[Tail, ...]:
+    """The replies that the records of the name itself make, SRV apart: they say nothing of other names. Raises ValueError for
+    data that does not fit its type.
+    """
+    return _rotated(pack_own(name, qtype, TTL, data))
+
+
+def _rotated(packed: list[bytes], chain: int = 0, front: bytes = b"", glue: Sequence[bytes] = ()) -> tuple[Tail, ...]:
+    end, count, made = b"".join(glue), chain + len(packed), []
     for first in range(min(len(packed), MAX_ROTATIONS)):
         body = front + b"".join(packed[first:] + packed[:first])
-        made.append(Tail(0, True, count, 0, len(glue), body + b"".join(glue), len(body)))
+        made.append(Tail(0, True, count, 0, len(glue), body + end, len(body)))
     return tuple(made)
 
 

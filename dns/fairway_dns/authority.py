@@ -1,8 +1,8 @@
 """For which names we are the end of the road: the service zone, reverse zones of our own ranges, and names that must never
 leave the machine.
 
-Sources: RFC 6761 (localhost, invalid, test), RFC 7686 (onion), RFC 9476 (alt), RFC 6303 and RFC 7793 (reverse zones of private
-ranges).
+Sources: RFC 6761 (localhost, invalid, test), RFC 7686 (onion), RFC 9476 (alt), RFC 9462 (resolver.arpa: an
+upstream's answer would lead clients past us, to it), RFC 6303 and RFC 7793 (reverse zones of private ranges).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def standard_authorities(domain: str, private: Iterable[str] = (), stubs: Iterab
     Raises ValueError for a bad domain or CIDR.
     """
     special = [_empty(zone) for cidr in PRIVATE_RANGES for zone in reverse_zones(cidr)]
-    special += [_empty(name) for name in ("invalid", "onion", "alt", "test")]
+    special += [_empty(name) for name in ("invalid", "onion", "alt", "test", "resolver.arpa")]
     special.append(_fixed("localhost", {A: "127.0.0.1", AAAA: "::1"}))
     special += [_fixed(reverse_name(address), {PTR: "localhost"}) for address in ("127.0.0.1", "::1")]
     own = [_synced(zone, domain) for cidr in private for zone in reverse_zones(cidr)]

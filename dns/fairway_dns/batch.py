@@ -102,6 +102,11 @@ class Batch:
         octets: bytes = self._name_octets[start : start + self._address]
         return octets
 
+    def origin(self) -> tuple[bytes, bytes]:
+        """The address that the first datagram came from: as a sockaddr, and packed."""
+        sender: bytes = self._name_octets[: self._address]
+        return sender, sender[4:8] if self._address == SHORT else sender[8:24]
+
     def clients(self, count: int) -> list[bytes]:
         """The packed addresses that the first `count` datagrams of the last `receive` came from."""
         first, last = (4, 8) if self._address == SHORT else (8, 24)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class FeedClient:
         state: StateFile | None,
         stats: Callable[[], Stats],
         log: logging.Logger,
-        compact: Callable[[], list[bytes]],
+        compact: Callable[[], Iterator[bytes]],
         top: TopCounter | None = None,
         log_of_queries: QueryLog | None = None,
         holder: Holder | None = None,
@@ -103,8 +103,10 @@ class FeedClient:
             while data := await reader.read(1 << 16):
                 for body in frames.feed(data):
                     self._take(body, writer)
-                    # One long snapshot must not hold up queries.
+                    # One long snapshot must not hold up queries, nor what it replaces.
                     await asyncio.sleep(0)
+                    while self._table.shed():  # noqa: ASYNC110
+                        await asyncio.sleep(0)
         finally:
             if self._holder is not None:
                 self._holder.disconnect()
@@ -145,7 +147,7 @@ class FeedClient:
             case Delta():
                 self._state.append(raw)
                 if self._state.wants_compaction:
-                    self._state.replace(self._compact())
+                    self._state.begin(self._compact())
         self._state.flush()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:

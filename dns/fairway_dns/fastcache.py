@@ -18,6 +18,8 @@ from math import inf
 
 from fairway_dns.wire import HEADER, IN, Query
 
+FINE = 64
+"""TTLs of prepared replies are exact to one part in so many, and to a second; they are never too high."""
 BARE_OPT = 11
 """Octets of an OPT record without options."""
 
@@ -59,8 +61,8 @@ class _Generation:
 
 
 class FastCache:
-    """Promise: an entry is handed out only while the slow path would give the same octets; memory is bounded: when a
-    generation is full the one before it goes, and what is still asked for moves on.
+    """Promise: an entry is handed out only while the slow path would give the same octets, TTLs above FINE seconds apart; memory
+    is bounded: when a generation is full the one before it goes, and what is still asked for moves on.
     """
 
     def __init__(self, limits: FastLimits | None = None) -> None:
@@ -78,14 +80,14 @@ class FastCache:
     def find(self, data: bytes, now: float) -> bytes | None:
         """The reply after its id for a query that `hot` did not have, or None. Counts the use."""
         key = data[2:]
-        entry = self._lookup(key)
+        entry = self._volatile.get(key) or self._young.entries.get(key) or self._aged(key)
         if entry is None:
             if key.islower():
                 return None  # Nothing to fold, as most often.
             folded = _folded(data)
             if folded == key:
                 return None
-            entry = self._lookup(folded)
+            entry = self._volatile.get(folded) or self._young.entries.get(folded) or self._aged(folded)
             key = folded
         if entry is not None and entry[2] <= now:
             entry = self._renew(key, entry, now)
@@ -98,11 +100,13 @@ class FastCache:
         return b"".join((body[: HEADER - 2], data[HEADER:end], body[end - 2 :]))
 
     def _renew(self, key: bytes, entry: Entry, now: float) -> Entry | None:
-        """The entry with its TTLs counted down, at most once a second."""
+        """The entry with its TTLs counted down."""
         reply, length, _until, _rotate, count, aging = entry
         if aging is None or aging.expires <= now:
             return None
-        age = int(now - aging.stored)
+        # What lives long is written anew less often: its TTLs are shown as they will be at the end of a step.
+        step = max(1, int(aging.expires - now) // FINE)
+        age = int(now - aging.stored) + step - 1
         body = bytearray(reply)
         for offset, ttl in aging.ttls:
             _TTL.pack_into(body, offset - 2, max(0, ttl - age))
@@ -111,24 +115,35 @@ class FastCache:
         self._young.entries[key] = made
         return made
 
-    def _lookup(self, key: bytes) -> Entry | None:
-        found = self._volatile.get(key) or self._young.entries.get(key)
-        if found is not None:
-            return found
+    def _aged(self, key: bytes) -> Entry | None:
+        """An entry of the older generation, which moves on."""
         found = self._old.entries.pop(key, None)
         if found is not None:
-            self._put(key, found, key[HEADER - 2 : key.index(0, HEADER - 2) + 1])
+            self.keep(key, found, key[HEADER - 2 : key.index(0, HEADER - 2) + 1])
         return found
 
     def learn(self, data: bytes, query: Query, replies: Sequence[bytes], count: list[int]) -> None:
         """Remember the rotations of the reply to `query` (octets `data`), which follow from its name alone."""
         if cacheable(data, query):
-            self._put(_folded(data), _entry(query, replies, count), query.name)
+            self.keep(_folded(data), _entry(query, replies, count), query.name)
+
+    def keep(self, key: bytes, entry: Entry, name: bytes) -> None:
+        """Remember an entry that falls with its name. `key`: the query after its id, with the name in lower case."""
+        young = self._young
+        if key not in young.entries:
+            young.by_name.setdefault(name, []).append(key)
+            young.octets += entry[1] + len(key)
+        young.entries[key] = entry
+        # An older one must not come back when this one is gone.
+        self._old.entries.pop(key, None)
+        if len(young.entries) >= self.limits.entries or young.octets >= self.limits.octets:
+            self._old, self._young = young, _Generation()
+            self.hot = self._young.entries
 
     def learn_until(self, data: bytes, query: Query, reply: bytes, count: list[int], until: float, aging: Aging | None) -> None:
         """Remember a reply that holds until a monotonic time, and then ages if it can."""
         if cacheable(data, query):
-            self._put(_folded(data), _entry(query, (reply,), count, until, aging), query.name)
+            self.keep(_folded(data), _entry(query, (reply,), count, until, aging), query.name)
 
     def learn_volatile(self, data: bytes, query: Query, reply: bytes, count: list[int], until: float = inf) -> None:
         """Remember a reply that any change of the table may alter, and that holds until a monotonic time."""
@@ -150,18 +165,6 @@ class FastCache:
         self._young, self._old = _Generation(), _Generation()
         self._volatile = {}
         self.hot = self._young.entries
-
-    def _put(self, key: bytes, entry: Entry, name: bytes) -> None:
-        young = self._young
-        if key not in young.entries:
-            young.by_name.setdefault(name, []).append(key)
-            young.octets += entry[1] + len(key)
-        young.entries[key] = entry
-        # An older one must not come back when this one is gone.
-        self._old.entries.pop(key, None)
-        if len(young.entries) >= self.limits.entries or young.octets >= self.limits.octets:
-            self._old, self._young = young, _Generation()
-            self.hot = self._young.entries
 
 
 def cacheable(data: bytes, query: Query) -> bool:

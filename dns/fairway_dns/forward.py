@@ -17,6 +17,7 @@ from typing import Final
 from fairway_core.clock import Clock
 from fairway_dns.config import Address
 from fairway_dns.counters import Counters
+from fairway_dns.direct import SEQUEL, Lookout, lookout
 from fairway_dns.loop import LoopGuard
 from fairway_dns.measure import Timings
 from fairway_dns.names import suffixes
@@ -31,6 +32,8 @@ TICK: Final = 0.025
 """Seconds between two looks at the clock while questions are under way."""
 NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
+NEARBY: Final = 0.0001
+"""Seconds for which it may pay not to sleep until an answer comes: that of a server on the same machine or link."""
 FAILURE_TTL: Final = 300
 """Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
 REASONS: Final = {EDE_UNREACHABLE: "no upstream answered", EDE_NETWORK: "no upstream could be spoken to"}
@@ -134,6 +137,8 @@ class Forwarder:
         self._flights: dict[Asked, _Flight] = {}
         self._waiters = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._answers: Lookout | None = None
+        self._sequels: Lookout | None = None
         self._guard = LoopGuard(log, counters or Counters(), self._loops) if log is not None else None
         self._looping: Set[Server] = self._guard.bad if self._guard is not None else frozenset()
 
@@ -166,6 +171,8 @@ class Forwarder:
         flight = _Flight(self, asked, order, now + self._limits.total, waiter)
         self._flights[asked] = flight
         self._try_next(flight, now)
+        if self._answers is not None:
+            self._answers.expect()
         if self._timer is None and self._flights:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
@@ -198,6 +205,7 @@ class Forwarder:
 
     def _tick(self) -> None:
         now = self._clock.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if self._flights else None
         for flight in list(self._flights.values()):
             if now >= flight.deadline:
                 self.land(flight, flight.outcome())
@@ -207,8 +215,6 @@ class Forwarder:
                 if self._guard is not None:
                     self._guard.suspect(flight.latest)
                 self._try_next(flight, now)
-        again = bool(self._flights)
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if again else None
 
     def _try_next(self, flight: _Flight, now: float) -> None:
         """Ask one more server; when all were asked, wait for those that have not answered."""
@@ -237,6 +243,8 @@ class Forwarder:
         took = self._clock.monotonic() - attempt.since
         health.time += (took - health.time) / 8
         self._timings.upstream(address, took)
+        if self._sequels is not None:
+            self._sequels.expect()
 
     def failed(self, flight: _Flight, attempt: Attempt, outcome: Unusable) -> None:
         """A server cannot answer a flight's question: another one may."""
@@ -257,7 +265,12 @@ class Forwarder:
             flight.attempts.pop().cancel()
         self._waiters -= len(flight.waiters)
         for waiter in flight.waiters:
-            waiter(response)
+            try:
+                waiter(response)
+            except Exception as error:
+                # What one waiter makes of it must not be the loss of others.
+                told = {"message": "an answer could not be handled", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     def _loops(self, server: Server) -> None:
         """Questions that wait for a server which sends them back to us go on without it."""
@@ -290,6 +303,7 @@ class Forwarder:
                 self._servers.append(TlsServer(address, loop, self._security))
             else:
                 self._servers.append(Upstream(address, loop, turn))
+        self._answers, self._sequels = lookout(loop, NEARBY), lookout(loop, SEQUEL)
         if self._guard is not None:
             self._guard.start(self._servers)
 

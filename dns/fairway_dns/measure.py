@@ -50,7 +50,7 @@ class NameKinds:
         self._stubs = tuple(stubs)
         self._domain = to_key(domain)
         self._reverse = to_key("arpa")
-        self._special = tuple(map(to_key, ("localhost", "invalid", "onion", "alt", "test")))
+        self._special = tuple(map(to_key, ("localhost", "invalid", "onion", "alt", "test", "resolver.arpa")))
 
     def of(self, name: bytes) -> str:
         """The label for a key."""
@@ -60,6 +60,6 @@ class NameKinds:
             return "hosts"
         if name.endswith(self._stubs):
             return "stub"
-        if name.endswith(self._reverse):
-            return "reverse"
-        return "special" if name.endswith(self._special) else "foreign"
+        if name.endswith(self._special):
+            return "special"
+        return "reverse" if name.endswith(self._reverse) else "foreign"

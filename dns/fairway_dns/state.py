@@ -8,7 +8,7 @@ it is a valid older table.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,9 @@ COMPACT_FLOOR = 1 << 20
 
 
 class StateFile:
-    """Promise: no method raises for the disk's sake; `error` tells what went wrong last. Cost follows the octets added."""
+    """Promise: no method raises for the disk's sake; `error` tells what went wrong last. Cost follows the octets added; what is
+    kept in memory while the disk takes nothing is bounded by a few times the table.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
@@ -29,7 +31,10 @@ class StateFile:
         self._pending = bytearray()
         self._whole = False
         self._snapshot_size = 0
-        self._appended = 0
+        self._deltas = 0
+        """Octets of deltas behind the latest snapshot, on disk or not."""
+        self._making: Iterator[bytes] | None = None
+        self._made, self._since = bytearray(), bytearray()
         self._torn = False
         self._written_at = float("-inf")
         self.error: OSError | None = None
@@ -48,21 +53,42 @@ class StateFile:
 
     def replace(self, frames: Iterable[bytes]) -> None:
         """A new table: its encoded frames take the place of the file's contents at the next `flush`."""
-        self._pending = bytearray(b"".join(frames))
-        self._whole, self._torn = True, False
+        self._start_with(bytearray(b"".join(frames)), b"")
+
+    def _start_with(self, snapshot: bytearray, deltas: bytes) -> None:
+        self._snapshot_size, self._deltas = len(snapshot), len(deltas)
+        self._pending = snapshot + deltas
+        self._whole, self._torn, self._making = True, False, None
 
     def append(self, frame: bytes) -> None:
         """One more encoded delta."""
         self._pending += frame
+        self._deltas += len(frame)
+        if self._making is not None:
+            self._since += frame
+
+    def begin(self, frames: Iterator[bytes]) -> None:
+        """As `replace`, frame by frame: one with each `step`. `frames` are of the table as it is now."""
+        self._making, self._made, self._since = frames, bytearray(), bytearray()
+
+    def step(self) -> bool:
+        """Whether there is more of the table to take."""
+        if self._making is None:
+            return False
+        frame = next(self._making, None)
+        if frame is not None:
+            self._made += frame
+            return True
+        self._start_with(self._made, bytes(self._since))
+        self._made, self._since = bytearray(), bytearray()
+        return False
 
     @property
     def wants_compaction(self) -> bool:
-        """Whether the deltas have outgrown the snapshot or one was written in part: the owner should `replace` with the whole
+        """Whether the deltas have outgrown the snapshot or one was written in part: the owner should `begin` with the whole
         table.
         """
-        return self._torn or (
-            not self._whole and self._appended + len(self._pending) > max(COMPACT_FLOOR, 2 * self._snapshot_size)
-        )
+        return self._making is None and (self._torn or self._deltas > max(COMPACT_FLOOR, 2 * self._snapshot_size))
 
     def flush(self, force: bool = False) -> None:
         """Write what is pending, unless the last write was less than a second ago."""
@@ -74,16 +100,15 @@ class StateFile:
             self._write()
             self.error = None
         except OSError as error:
-            self.error = error
+            # Its traceback would hold on to what could not be written.
+            self.error = error.with_traceback(None)
             self._torn = self._torn or not self._whole
 
     def _write(self) -> None:
         if self._whole:
             self._temporary.write_bytes(self._pending)
             self._temporary.replace(self._path)
-            self._snapshot_size, self._appended = len(self._pending), 0
         else:
             with self._path.open("ab") as file:
                 file.write(self._pending)
-            self._appended += len(self._pending)
         self._pending, self._whole = bytearray(), False

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fairway_dns.config import listening
-from fairway_dns.health import Patience, Pulse, deaf, silent
+from fairway_dns.health import Patience, Pulse, silent, useless
 from fairway_dns.knock import unanswered
 from fairway_dns.launch import Launcher, OwnLauncher
 from fairway_dns.process import Running, alive, ended, kill, read_pid_file, readable, terminate, write_pid_file
@@ -179,7 +179,7 @@ class WorkerSupervisor:
         """What ends when the worker is to be given up, with the reason. Their results: whether it ever did its work."""
         addresses, domain = listening(running.argv)
         dumb = silent(pulse, running.pid, self._patience)
-        idle = deaf(pulse, running.pid, addresses, lambda address: unanswered(address, domain), self._patience)
+        idle = useless(pulse, running.pid, addresses, lambda address: unanswered(address, domain), self._patience)
         return {asyncio.create_task(dumb): "gives no sign of life", asyncio.create_task(idle): "leaves queries lying"}
 
     async def _relieve(self, old: Running) -> None:

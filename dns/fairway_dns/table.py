@@ -38,6 +38,7 @@ class Table:
         self._changed = changed or (lambda _moved: None)
         self._building: tuple[Zone, Views] | None = None
         self._seen: dict[Sight, SeenZone] = {}
+        self._old: Zone | None = None
         self.zone, self.views = make(), Views()
 
     def seen(self, sight: Sight) -> Names:
@@ -48,6 +49,12 @@ class Table:
         if found is None:
             found = self._seen[sight] = SeenZone(self.zone, self.views, sight)
         return found
+
+    def shed(self, most: int = 500) -> bool:
+        """Let go of so many names of the table before the last snapshot; whether there is more of it."""
+        if self._old is not None and not self._old.shed(most):
+            self._old = None
+        return self._old is not None
 
     def take(self, frame: Frame) -> Ack | None:
         """Apply one frame; an Ack if a revision became visible. Raises ProtocolError for a frame out of place or data that is
@@ -73,6 +80,8 @@ class Table:
                 return None
             case End(revision) if building is not None:
                 building[0].revision = revision
+                # Its end would take longer than that of any query; see `shed`.
+                self._old = self.zone
                 (self.zone, self.views), self._building, self._seen = building, None, {}
                 self._changed(Moved(None, True, True))
                 return Ack(revision)

@@ -14,7 +14,7 @@ from fairway_dns.books import Books
 from fairway_dns.counters import Counters
 from fairway_dns.direct import unwatch, watch
 from fairway_dns.fastcache import Entry, FastCache
-from fairway_dns.knock import MARK, packed
+from fairway_dns.knock import is_knock, packed
 from fairway_dns.prepared import Prepared
 from fairway_dns.resolver import Later, Resolver
 from fairway_dns.turn import Datagram, Turn
@@ -59,6 +59,7 @@ class UdpServer:
         self._batch = Batch(listener)
         self._resolver = resolver
         self._prepared = prepared
+        self._fresh = resolver.fresh
         self._nothing = FastCache()
         self._clock = clock
         self._counters = counters
@@ -75,7 +76,8 @@ class UdpServer:
         self._idle = asyncio.Event()
         self._closed = False
         self._own = packed(listener)
-        self._read = counters.named("read", str(listener.getsockname()[0]))
+        host = str(listener.getsockname()[0])
+        self._read, self._handled = counters.named("read", host), counters.named("handled", host)
 
     @property
     def waiting(self) -> int:
@@ -115,12 +117,16 @@ class UdpServer:
 
     def _burst(self) -> int:
         """Handle one batch; how many datagrams it had."""
-        datagrams = self._received()
-        if len(datagrams) == 1 and not self._waiting:
+        datagrams = self._batch.receive()
+        count = len(datagrams)
+        self._read[0] += count
+        if count and (self._limiter is not None or self._top.open):
+            self._screen(datagrams)
+        if count == 1 and not self._waiting:
             self._single(datagrams[0], self._clock.monotonic())
-        elif datagrams:
+        elif count:
             self._many(datagrams, self._clock.monotonic())
-        return len(datagrams)
+        return count
 
     def _many(self, datagrams: list[bytes], now: float) -> None:
         pieces: list[bytes] = []
@@ -142,9 +148,8 @@ class UdpServer:
         if missed:
             missed = [slot for slot in missed if not self._found(slot, datagrams[slot], now, pieces, lengths, slots)]
         if lengths:
-            unsent = len(lengths) - self._batch.send(pieces, lengths, slots)
-            if unsent:
-                self._counters.add("send_errors", count=unsent)
+            sent = self._batch.send(pieces, lengths, slots)
+            self._sent(len(lengths), sent)
             took = self._clock.monotonic() - now
             self._timings.fast.observe(took, len(lengths))
             if self._log is not None:
@@ -154,9 +159,11 @@ class UdpServer:
 
     def _single(self, data: bytes, now: float) -> None:
         """A datagram that came alone: the same as for a batch, without what brings many together."""
-        sender = self._batch.sender(0)
-        client = client_of(sender)
-        reply = self._prepared.find(self._prepared.views.asker(client), data, now)
+        sender, client = self._batch.origin()
+        views = self._prepared.views
+        reply = self._prepared.find(views.askers.get(client, views.anybody), data, now)
+        if reply is None and self._fresh is not None:
+            reply = self._fresh.reply(views.askers.get(client, views.anybody), data)
         if reply is None:
             if data or self._limiter is None:
                 self._answer(data, sender, client, now)
@@ -180,10 +187,12 @@ class UdpServer:
         ]
 
     def _found(self, slot: int, data: bytes, now: float, pieces: list[bytes], lengths: list[int], slots: list[int]) -> bool:
-        """The second look, at what is kept in other places: rare enough for a call of its own."""
+        """The second look, at what is kept in other places or quickly made: rare enough for a call of its own."""
         views = self._prepared.views
         asker = views.asker(client_of(self._batch.sender(slot))) if views.askers else views.anybody
         reply = self._prepared.find(asker, data, now)
+        if reply is None and self._fresh is not None:
+            reply = self._fresh.reply(asker, data)
         if reply is None:
             return False
         pieces += (data[:2], reply)
@@ -202,27 +211,22 @@ class UdpServer:
         if not self._scheduled:
             self._next_slice()
 
-    def _received(self) -> list[bytes]:
-        """The next batch. What is over the limit of its sender is emptied, which drops it: any reply costs as much as the right
-        one.
+    def _screen(self, datagrams: list[bytes]) -> None:
+        """Have clients kept to their limits and counted. What is over the limit of its sender is emptied, which drops it: any
+        reply costs as much as the right one.
         """
-        datagrams = self._batch.receive()
-        self._read[0] += len(datagrams)
-        if datagrams and self._limiter is not None:
+        if self._limiter is not None:
             now = self._clock.monotonic()
             for slot, data in enumerate(datagrams):
                 client = client_of(self._batch.sender(slot))
-                if not self._knocks(data, client) and not self._limiter.admit(client, now):
+                if not is_knock(data, client, self._own) and not self._limiter.admit(client, now):
                     datagrams[slot] = b""
+                    self._handled[0] += 1
         if self._top.open:
             clients = [client_of(self._batch.sender(slot)) for slot in range(len(datagrams))]
-            asked = [pair for pair in zip(datagrams, clients, strict=True) if not self._knocks(*pair)]
+            asked = [pair for pair in zip(datagrams, clients, strict=True) if not is_knock(*pair, self._own)]
             if asked:
                 self._top.sample([data for data, _ in asked], lambda slot: asked[slot][1])
-        return datagrams
-
-    def _knocks(self, data: bytes, client: bytes) -> bool:
-        return data.endswith(MARK) and client == self._own
 
     def _knocked(self, data: bytes, sender: bytes) -> None:
         """The agent wants to know whether we are there."""
@@ -231,10 +235,13 @@ class UdpServer:
             self._send(reply, sender)
 
     def _next_slice(self) -> None:
-        self._work(self._limits.slice)
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._next_slice)
+        try:
+            self._work(self._limits.slice)
+        finally:
+            # Whatever became of one query, the others wait.
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
+                asyncio.get_running_loop().call_soon(self._next_slice)
 
     def _work(self, most: int) -> None:
         """Answer up to `most` of the queries that wait; what leaves, leaves together."""
@@ -244,7 +251,7 @@ class UdpServer:
                 self._answer(data, sender, client_of(sender), since)
 
     def _answer(self, data: bytes, sender: bytes, client: bytes, since: float) -> None:
-        if self._knocks(data, client):
+        if is_knock(data, client, self._own):
             self._knocked(data, sender)
             return
         reply = self._resolver.handle(data, tcp=False, client=client)
@@ -254,6 +261,8 @@ class UdpServer:
             self._books.answered(reply, client, took, forwarded=False, transport="udp")
         elif reply is not None:
             self._later(reply, sender, client, since)
+        else:
+            self._handled[0] += 1
 
     def _later(self, reply: Later, sender: bytes, client: bytes, since: float) -> None:
         waiting = self._pending.get(client, 0)
@@ -286,11 +295,15 @@ class UdpServer:
                 self._turn.at_end(self._flush)
             self._out.append((reply, sender))
         # A number that is no longer ours may be that of another socket by now.
-        elif not self._closed and not self._batch.send_to(reply, sender):
-            self._counters.add("send_errors")
+        elif not self._closed:
+            self._sent(1, int(self._batch.send_to(reply, sender)))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        failed = [] if self._closed else self._turn.sender.send(self._socket.fileno(), out)
-        if failed:
-            self._counters.add("send_errors", count=len(failed))
+        if not self._closed:
+            self._sent(len(out), len(out) - len(self._turn.sender.send(self._socket.fileno(), out)))
+
+    def _sent(self, tried: int, done: int) -> None:
+        self._handled[0] += done
+        if done < tried:
+            self._counters.add("send_errors", count=tried - done)

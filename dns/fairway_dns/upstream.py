@@ -254,8 +254,8 @@ class Upstream:
 
     def _send(self, attempt: Attempt) -> None:
         try:
-            channel = self._channel()
-            ident = self._entropy.take(2)
+            noise = self._entropy.take(3)
+            channel, ident = self._channel(noise[2]), noise[:2]
             while ident in channel.waiting:
                 ident = self._entropy.take(2)
             channel.send(attempt, ident)
@@ -300,12 +300,13 @@ class Upstream:
             self._stream = Stream(self.address, self._loop, self._entropy)
         ask_stream(self._stream, attempt, padded=False)
 
-    def _channel(self) -> _Channel:
+    def _channel(self, chance: int) -> _Channel:
+        """The socket for the next question; `chance` (an octet) decides which, when it is time for another one."""
         current = self._current
         self._left -= 1
         if current is not None and self._left >= 0 and 0 < len(current.waiting) < MAX_PENDING and current.uses < USES:
             return current
-        index = self._entropy.take(1)[0] % SOCKETS
+        index = chance % SOCKETS
         channel = self._channels[index]
         if channel is None or channel.uses >= USES or len(channel.waiting) >= MAX_PENDING:
             fresh = _Channel(self, self._loop)
@@ -339,7 +340,8 @@ def ask_stream(stream: Stream, attempt: Attempt, padded: bool) -> None:
         try:
             if isinstance(outcome, OSError):
                 raise outcome
-            attempt.finish(judged(parse_response(outcome, HEADER + len(attempt.question))))
+            response = parse_response(outcome, HEADER + len(attempt.question))
+            attempt.finish(Unusable("cut off") if response.truncated else judged(response))
         except (OSError, WireError) as error:
             attempt.finish(Unusable(str(error)))
 

@@ -81,6 +81,11 @@ class Sight:
     own: frozenset[str] = frozenset()
     watch: Watch | None = None
 
+    @property
+    def label(self) -> str:
+        """In metrics: the tenant."""
+        return self.tenant or "none"
+
 
 @dataclass(eq=False, slots=True)
 class Asker:

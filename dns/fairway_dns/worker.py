@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -105,6 +105,8 @@ class Worker:
         client = FeedClient(path, self._table, self._state, *reports, self._holder)
         background = [asyncio.create_task(client.run()), asyncio.create_task(self._flush())]
         await self._first_table(client)
+        if self._resolver.fresh is not None:
+            self._resolver.fresh.prepare()
         await self._listen()
         self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
         _tell_ready()
@@ -179,17 +181,21 @@ class Worker:
         zone = self._table.zone
         self._log.info("table from disk: revision %s, %d records", zone.revision, len(zone))
 
-    def _frames(self) -> list[bytes]:
+    def _frames(self) -> Iterator[bytes]:
+        """The table as it is now, to be written down little by little."""
         zone = self._table.zone
-        records = (Record(to_text(key), TYPE_NAMES[rtype], data, scope) for key, rtype, data, scope in zone.records())
+        rows = list(zone.records())
+        records = (Record(to_text(key), TYPE_NAMES[rtype], data, scope) for key, rtype, data, scope in rows)
         # Fixed names come from the settings of the next worker, not from the file.
         pushed = (record for record in records if record not in self._fixed)
         facts = tuple(self._table.views.facts)
-        return [encode(frame) for frame in snapshot(pushed, zone.revision or 0, facts, zone.scoped)]
+        return map(encode, snapshot(pushed, zone.revision or 0, facts, zone.scoped))
 
     async def _flush(self) -> None:
         while self._state is not None:
             await asyncio.sleep(1.0)
+            while self._state.step():  # noqa: ASYNC110
+                await asyncio.sleep(0)
             self._state.flush()
             if self._state.error is not None:
                 self._log.error("state file: %s", self._state.error)

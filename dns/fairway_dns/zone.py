@@ -86,6 +86,8 @@ class Zone:
         self._nodes: dict[bytes, Node] = {}
         self.revision: int | None = None
         """The store revision the records stand for; None before the first synchronisation."""
+        self.scoped = False
+        """Whether scopes are kept."""
         self._shared_tails: list[dict[int, tuple[Tail, ...]]] = []
         self._of_scope: dict[str, set[bytes]] | None = None
         self._held = tuple(map(to_key, held))
@@ -101,16 +103,11 @@ class Zone:
 
     def keep_scopes(self) -> None:
         """From now on remember which scopes lie where. Records that are there already belong to none."""
-        self._of_scope = {}
+        self.scoped, self._of_scope = True, {}
         for key in self._held:
             self._count((name for _pos, name in suffixes(key)), "", 1)
         for key, _rtype, _data, _scope in self.records():
             self._count(_above(key), "", 1)
-
-    @property
-    def scoped(self) -> bool:
-        """Whether scopes are kept."""
-        return self._of_scope is not None
 
     def of_scope(self, scope: str) -> frozenset[bytes]:
         """The names that have records of a scope."""
@@ -125,6 +122,12 @@ class Zone:
         self._forget_tails()
         if revision is not None:
             self.revision = revision
+
+    def shed(self, most: int) -> bool:
+        """Drop any `most` names of a table that nobody reads any more; whether there are others."""
+        for _ in range(min(most, len(self._nodes))):
+            self._nodes.popitem()
+        return bool(self._nodes)
 
     def records(self) -> Iterator[tuple[bytes, int, str, str]]:
         """Every record as (key, type number, data, scope), in no particular order."""

@@ -214,6 +214,52 @@ def test_truncated_answers_are_fetched_over_tcp(namespace: str) -> None:
     inside(namespace, body)
 
 
+def test_what_is_cut_off_even_over_tcp_is_no_answer(namespace: str) -> None:
+    def cut(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        return [response(query, "10.0.0.0", flags=dns.flags.TC)]
+
+    async def body() -> None:
+        await Server(cut).start("127.0.0.2")
+        await Server(good).start("127.0.0.3")
+        both, alone = forwarder("127.0.0.2", "127.0.0.3"), forwarder("127.0.0.2")
+        reply = await both.resolve(asked())
+        assert (reply.tail.rcode, reply.tail.answers) == (0, 1)
+        # An empty answer would be taken for the news that there are no addresses.
+        assert (await alone.resolve(asked())).tail.rcode == dns.rcode.SERVFAIL
+        await both.close()
+        await alone.close()
+
+    inside(namespace, body)
+
+
+def test_who_waits_hears_of_the_end_whatever_becomes_of_the_others(namespace: str) -> None:
+    async def body() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        await Server(silent).start("127.0.0.2")
+        uplink = forwarder("127.0.0.2")
+
+        def bad(_reply: object) -> None:
+            raise RuntimeError("no good")
+
+        got: list[int] = []
+        for name in ("one.example.com", "two.example.com"):
+            uplink.ask(asked(name), bad)
+            uplink.ask(asked(name), lambda reply: got.append(reply.tail.rcode))
+        async with asyncio.timeout(5):
+            while len(got) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        uplink.ask(asked("three.example.com"), lambda reply: got.append(reply.tail.rcode))
+        async with asyncio.timeout(5):
+            while len(got) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert got == [2, 2, 2]
+        assert [str(error) for error in told] == ["no good"] * 2
+        await uplink.close()
+
+    inside(namespace, body)
+
+
 def test_servers_without_edns_are_asked_again_without(namespace: str) -> None:
     def old(query: dns.message.Message, tcp: bool) -> list[bytes]:
         return [query.to_wire()[:2] + b"\x81\x81" + response(query)[4:]] if query.edns >= 0 else good(query, tcp)

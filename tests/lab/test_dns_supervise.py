@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,9 +51,10 @@ def supervisor(
     feed: ZoneFeed | None = None,
     number: int = 0,
     patience: Patience = QUICK,
-    qps: int = 0,
+    limits: ClientLimits | None = None,
 ) -> WorkerSupervisor:
-    config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / f"zone-{number}"), limits=ClientLimits(qps))
+    limits = limits or ClientLimits()
+    config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / f"zone-{number}"), limits=limits)
     return WorkerSupervisor(config.argv(sys.executable), path / "run" / f"dns-{number}.pid", LOG, feed, patience)
 
 
@@ -258,14 +261,15 @@ def test_a_worker_that_leaves_queries_lying_is_replaced_and_its_neighbour_is_not
         await feed.start()
         feed.reset(frozenset(), 1)
         # The address of the node has used up what it may ask; knocks are beyond that.
-        both = [supervisor(tmp_path, feed=feed, number=n, patience=KNOCKING, qps=1) for n in (0, 1)]
+        both = [supervisor(tmp_path, feed=feed, number=n, patience=KNOCKING, limits=ClientLimits(1)) for n in (0, 1)]
         for one in both:
             await one.start()
         pids = [one.pid for one in both]
         await asyncio.sleep(3.0)
         assert [one.pid for one in both] == pids
         counted = [info.counters for info in feed.workers()]
-        assert all(counters["read:127.0.0.1"] for counters in counted)
+        for name in ("read", "handled", "tcp_handled", "tcp_knocks"):
+            assert all(counters[f"{name}:127.0.0.1"] for counters in counted)
         assert not any(name.startswith(("queries:", "answers:", "limited:")) for counters in counted for name in counters)
         assert pids[0] is not None
         os.kill(pids[0], signal.SIGUSR2)
@@ -275,6 +279,81 @@ def test_a_worker_that_leaves_queries_lying_is_replaced_and_its_neighbour_is_not
         assert (both[1].pid, both[1].hung) == (pids[1], 0)
         for one in both:
             await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+async def relieved(one: WorkerSupervisor, pid: int) -> None:
+    """Wait until a successor of `pid` works, alone."""
+    async with asyncio.timeout(20):
+        while one.pid in (None, pid) or one.hung != 1 or Path(f"/proc/{pid}").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def test_a_worker_that_reads_and_cannot_answer_is_replaced(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        one = supervisor(tmp_path, feed=feed, patience=KNOCKING)
+        await one.start()
+        pid = one.pid
+        assert pid is not None
+        await asyncio.sleep(2.0)
+        assert (one.pid, one.hung) == (pid, 0)
+        rules = "table inet mute { chain c { type filter hook output priority 0; udp sport 53 drop; }; }"
+        subprocess.run(["nft", rules], check=True)  # noqa: ASYNC221
+        await relieved(one, pid)
+        subprocess.run(["nft", "delete table inet mute"], check=True)  # noqa: ASYNC221
+        assert answers()
+        await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+def test_a_worker_that_takes_no_connections_is_replaced(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        one = supervisor(tmp_path, feed=feed, patience=KNOCKING)
+        await one.start()
+        pid = one.pid
+        assert pid is not None
+        await asyncio.sleep(2.5)
+        assert (one.pid, one.hung) == (pid, 0)
+        # From now on it can open nothing, so that connections are left in the listener's queue; UDP goes on as it was.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
+        await asyncio.to_thread(lambda: [answers() for _ in range(3)])
+        await relieved(one, pid)
+        reply = await asyncio.to_thread(dns.query.tcp, dns.message.make_query("localhost", "A"), "127.0.0.1", 2)
+        assert reply.rcode() == 0
+        await one.stop()
+        await feed.close()
+
+    inside(namespace, body)
+
+
+def test_a_worker_whose_connections_are_all_taken_is_not_replaced(namespace: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        feed = ZoneFeed(tmp_path / "feed.sock")
+        await feed.start()
+        feed.reset(frozenset(), 1)
+        one = supervisor(tmp_path, feed=feed, patience=KNOCKING, limits=ClientLimits(connections=1))
+        await one.start()
+        pid = one.pid
+        await asyncio.sleep(2.5)
+        query = dns.message.make_query("localhost", "A").to_wire()
+        with socket.create_connection(("127.0.0.1", 53)) as taken:
+            for _ in range(8):
+                # Just enough to keep it; knocks are refused meanwhile.
+                taken.sendall(len(query).to_bytes(2, "big") + query)
+                await asyncio.sleep(1.0)
+                assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=2, wait=0.3) == (0, 2)
+            assert (one.pid, one.hung) == (pid, 0)
+        await one.stop()
         await feed.close()
 
     inside(namespace, body)
@@ -303,8 +382,8 @@ def test_workers_are_not_killed_one_after_another_if_no_query_can_reach_them(nam
 
 def test_who_is_not_there_is_not_asked_for(namespace: str) -> None:
     async def body() -> None:
-        assert await unanswered(Address("192.0.2.1"), "cluster.local", wait=0.05) == 0
-        assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=3, wait=0.05) == 3
-        assert await unanswered(Address("::1"), "cluster.local", doors=3, wait=0.05) == 3
+        assert await unanswered(Address("192.0.2.1"), "cluster.local", wait=0.05) == (0, 0)
+        assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=3, wait=0.05) == (3, 3)
+        assert await unanswered(Address("::1"), "cluster.local", doors=3, wait=0.05) == (3, 3)
 
     inside(namespace, body)

@@ -57,8 +57,8 @@ class Pair:
         log = logging.getLogger("test")
         return Resolver(self.table, standard_authorities("cluster.local"), self.cache, forwarder, Counters(), log, fast)
 
-    def ask(self, data: bytes) -> bytes | None:
-        """What the batch loop would do; checked against the slow path."""
+    def ask(self, data: bytes, at_once: bool = False) -> bytes | None:
+        """What the batch loop would do, from what is prepared or can be made `at_once`; checked against the slow path."""
         now = self.clock.monotonic()
         asker = self.table.views.anybody
         entry = self.fast.shared(asker).hot.get(data[2:])
@@ -67,6 +67,9 @@ class Pair:
             found = entry[0] if entry[3] is None else entry[3]()
             assert len(found) + 2 == entry[1]
         found = found or self.fast.find(asker, data, now)
+        if found is None and at_once:
+            assert self.quick.fresh is not None
+            found = self.quick.fresh.reply(asker, data)
         if found is None:
             self.quick.handle(data, tcp=False)
             return None
@@ -129,15 +132,18 @@ steps = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(steps, max_size=40), st.booleans())
-def test_prepared_replies_are_those_of_the_slow_path(script: list[tuple[str, object]], small: bool) -> None:
+@given(st.lists(steps, max_size=40), st.booleans(), st.booleans())
+def test_prepared_replies_are_those_of_the_slow_path(script: list[tuple[str, object]], small: bool, at_once: bool) -> None:
     pair = Pair(FastLimits(4, 2000, 3) if small else FastLimits())
     pair.snapshot(frozenset(RECORDS))
+    if at_once:
+        assert pair.quick.fresh is not None
+        pair.quick.fresh.prepare()
     for kind, value in script:
         if kind == "ask":
             assert isinstance(value, bytes)
-            pair.ask(value)
-            pair.ask(value)
+            pair.ask(value, at_once)
+            pair.ask(value, at_once)
         elif kind == "change":
             pair.change(value)  # type: ignore[arg-type]
         elif kind == "snapshot":
@@ -210,6 +216,27 @@ def test_ttls_count_down_in_prepared_replies_until_they_expire() -> None:
         assert dns.message.from_wire(wire[:2] + found).answer[0].ttl == 9 - age
     pair.clock.advance(1)
     assert pair.ask(wire) is None
+
+
+def test_long_ttls_are_counted_down_in_steps_and_never_too_high() -> None:
+    pair = Pair(FastLimits())
+    pair.snapshot(frozenset())
+    pair.learn("www.example.com", 3000, 2)
+    wire = dns.message.make_query("www.example.com", "A").to_wire()
+    pair.quick.handle(wire, tcp=False)
+    seen = []
+    for age in range(1, 3000):
+        pair.clock.advance(1)
+        found = pair.fast.find(pair.table.views.anybody, wire, pair.clock.monotonic())
+        assert found is not None
+        ttl = dns.message.from_wire(wire[:2] + found).answer[0].ttl
+        left = 3000 - age
+        assert left - left // 64 - 1 <= ttl <= left
+        seen.append(ttl)
+    assert len(set(seen)) < 500, "a reply is written anew far less than once a second"
+    assert seen == sorted(seen, reverse=True)
+    pair.clock.advance(1)
+    assert pair.fast.find(pair.table.views.anybody, wire, pair.clock.monotonic()) is None
 
 
 def test_types_that_differ_by_the_case_bit_only_are_different_questions() -> None:

@@ -150,6 +150,7 @@ def test_reverse_names(zone: Zone) -> None:
         ("x.y.d.f.ip6.arpa", "d.f.ip6.arpa"),
         ("host.invalid", "invalid"),
         ("facebookcorewwwi.onion", "onion"),
+        ("_dns.resolver.arpa", "resolver.arpa"),
         ("gns.alt", "alt"),
         ("db.test", "test"),
         ("9.9.16.172.in-addr.arpa", "16.172.in-addr.arpa"),

@@ -68,9 +68,21 @@ def test_denials_are_kept_as_their_soa_says(rcode: int) -> None:
     clock.advance(59)
     found = fresh(cache)
     assert found is not None
-    assert (found.rcode, shown(found).authority[0].ttl) == (rcode, 241)
+    assert (found.rcode, shown(found).authority[0].ttl) == (rcode, 1)
     clock.advance(1)
     assert cache.get(ASKED) is None
+
+
+@pytest.mark.parametrize(("soa_ttl", "minimum"), [(3600, 60), (60, 3600), (60, 60)])
+def test_whoever_keeps_a_denial_of_ours_keeps_it_no_longer_than_we(soa_ttl: int, minimum: int) -> None:
+    clock = FakeClock()
+    cache = Cache(clock)
+    soa = f"ns.example.com. admin.example.com. 1 2 3 4 {minimum}"
+    cache.put(ASKED, parse_response(reply(rcode=3, soa=soa, soa_ttl=soa_ttl)))
+    clock.advance(45)
+    found = fresh(cache)
+    assert found is not None
+    assert [rrset.ttl for rrset in shown(found).authority] == [15]
 
 
 def test_denials_without_soa_referrals_and_zero_ttls_are_not_kept() -> None:

@@ -215,6 +215,34 @@ async def test_when_too_many_wait_the_newest_are_dropped(stack: ExitStack) -> No
         assert server.counters.values["overload:"] == 42
 
 
+async def test_a_query_that_breaks_the_server_is_the_only_one_without_an_answer(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(stack, udp=UdpLimits(slice=1))
+    handle = Resolver.handle
+
+    def fragile(self: Resolver, data: bytes, tcp: bool, client: bytes = b"") -> object:
+        if data[:2] == b"\0\0":
+            raise RuntimeError("no good")
+        return handle(self, data, tcp, client)
+
+    monkeypatch.setattr(Resolver, "handle", fragile)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    client = server.client("127.0.0.2")
+    async with server:
+        for first in (0, 3):
+            for number in range(first, first + 3):
+                client.send(dns.message.make_query(f"n{number}.invalid", "A", id=number).to_wire())
+            found: list[int] = []
+            async with asyncio.timeout(10):
+                while len(found) < (3 if first else 2):
+                    await asyncio.sleep(0.01)
+                    found += [int.from_bytes(reply[:2], "big") for reply in replies(client)]
+            assert sorted(found) == ([3, 4, 5] if first else [1, 2])
+    assert [str(error) for error in told] == ["no good"]
+
+
 async def test_one_client_cannot_take_all_places_of_those_who_wait_for_upstreams(stack: ExitStack) -> None:
     upstream = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     upstream.bind(("127.0.0.1", 0))
@@ -271,7 +299,7 @@ async def test_only_the_agent_may_knock_without_being_counted(stack: ExitStack) 
 
         # 127.0.0.1 is the address of the server itself.
         assert await knocks("127.0.0.1", 5) == 5
-        assert set(server.counters.values) == {"read:127.0.0.1"}
+        assert set(server.counters.values) == {"read:127.0.0.1", "handled:127.0.0.1"}
         assert await knocks("127.0.0.2", 1) == 1
         assert server.counters.values["queries:TXT"] == 1
         assert server.counters.values["limited:127.0.0.2"] == 4

@@ -42,6 +42,7 @@ def test_names_are_of_one_kind() -> None:
         "web.shop.svc.cluster.local": "service", "cluster.local": "service", "xcluster.local": "foreign",
         "ldap.corp.example": "hosts", "www.corp.example": "stub", "1.2.7.10.in-addr.arpa": "stub",
         "1.0.96.10.in-addr.arpa": "reverse", "8.8.8.8.ip6.arpa": "reverse", "localhost": "special", "x.onion": "special",
+        "_dns.resolver.arpa": "special",
         "www.example.com": "foreign", "": "foreign",
     }  # fmt: skip
     assert {name: kinds.of(to_key(name)) for name in wanted} == wanted

@@ -9,6 +9,7 @@ import pytest
 from fairway_core.clock import FakeClock
 from fairway_dns.histogram import Durations
 from fairway_dns.protocol import (
+    CHUNK,
     Ack,
     Begin,
     Chunk,
@@ -80,12 +81,12 @@ def test_an_absurd_length_is_refused_before_it_is_read() -> None:
 
 
 def test_snapshots_come_in_chunks() -> None:
-    records = frozenset(Record(f"n{n}.x", "A", "10.0.0.1") for n in range(1201))
+    records = frozenset(Record(f"n{n}.x", "A", "10.0.0.1") for n in range(2 * CHUNK + 1))
     frames = list(snapshot(records, 3))
     assert [type(frame) for frame in frames] == [Begin, Chunk, Chunk, Chunk, End]
     table = Table(Zone)
     acks = [table.take(frame) for frame in frames]
-    assert (acks, len(table.zone), table.zone.revision) == ([None] * 4 + [Ack(3)], 1201, 3)
+    assert (acks, len(table.zone), table.zone.revision) == ([None] * 4 + [Ack(3)], 2 * CHUNK + 1, 3)
 
 
 def test_a_snapshot_shows_only_when_it_is_whole() -> None:
@@ -155,3 +156,51 @@ def test_a_disk_that_fails_is_reported_and_healed_by_a_whole_table(tmp_path: Pat
     state.replace([encode(frame) for frame in snapshot({ONE}, 3)])
     state.flush(force=True)
     assert (state.error, load(path).zone.revision) == (None, 3)
+
+
+def test_a_table_is_written_anew_step_by_step_and_misses_no_change(tmp_path: Path) -> None:
+    clock = FakeClock()
+    state = StateFile(tmp_path / "zone", clock)
+    state.replace([encode(frame) for frame in snapshot({ONE}, 3)])
+    state.flush(force=True)
+    state.append(encode(Delta(ZoneDelta(add=frozenset({TWO})), 4)) + bytes(1 << 20))
+    assert state.wants_compaction
+    frames = [encode(frame) for frame in snapshot({ONE, TWO}, 4)]
+    state.begin(iter(frames))
+    assert not state.wants_compaction
+    steps = 0
+    while state.step():
+        steps += 1
+        if steps == 1:
+            state.append(encode(Delta(ZoneDelta(remove=frozenset({ONE})), 5)))
+    assert steps == len(frames)
+    assert not state.step()
+    state.flush(force=True)
+    table = load(tmp_path / "zone")
+    assert (table.zone.revision, len(table.zone)) == (5, 1)
+
+
+def test_what_a_full_disk_does_not_take_is_bounded(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "missing" / "zone", FakeClock())
+    state.replace([bytes(1000)])
+    for _ in range(3000):
+        state.append(bytes(10_000))
+        state.flush(force=True)
+        if state.wants_compaction:
+            state.begin(iter([bytes(1000)]))
+        while state.step():
+            pass
+        assert len(state._pending) < 2 << 20
+
+
+def test_a_table_that_was_replaced_goes_in_parts() -> None:
+    table = Table(Zone)
+    records = frozenset(Record(f"s{n}.shop.svc.cluster.local", "A", "10.96.0.1") for n in range(1000))
+    for revision in (1, 2):
+        for frame in (Begin(revision), Chunk(records), End(revision)):
+            table.take(frame)
+    parts = 1
+    while table.shed(100):
+        parts += 1
+    assert parts >= 10
+    assert (len(table.zone), table.shed()) == (1000, False)
