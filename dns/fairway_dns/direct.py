@@ -113,7 +113,7 @@ class DirectSelector(BaseSelector):
         seconds = -1 if timeout is None else math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0
         calls = self._calls
         ready: list[tuple[SelectorKey, int]] = []
-        early = self._look_out(seconds) if self.lookout is not None else None
+        early = self._look_out(seconds) if seconds and self.lookout is not None else None
         for fd, event in early or self._epoll.poll(seconds, AT_ONCE):
             call = calls.get(fd)
             if call is None:
@@ -128,7 +128,7 @@ class DirectSelector(BaseSelector):
     def _look_out(self, seconds: float) -> list[tuple[int, int]]:
         """Wait awake, for as long as the lookout says and not beyond `seconds` (below zero: no bound); the events found."""
         lookout, self.lookout = self.lookout, None
-        if lookout is None or not seconds:
+        if lookout is None:
             return []
         poll, now = self._epoll.poll, monotonic()
         until = now + (min(seconds, lookout.seconds) if seconds > 0 else lookout.seconds)

@@ -22,7 +22,7 @@ from fairway_dns.zone import Names
 
 SPECIAL = {
     "localhost": "RFC 6761, 6.3", "invalid": "RFC 6761, 6.4", "onion": "RFC 7686", "alt": "RFC 9476",
-    "arpa": "RFC 6303, RFC 7793",
+    "test": "RFC 6761, 6.2", "resolver.arpa": "RFC 9462", "arpa": "RFC 6303, RFC 7793",
 }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ class Explainer:
         if authority.synced:
             text = f"has no record of type {_type_name(query.qtype)}" if exists else "does not exist"
             return "denied", f"the table of revision {self._table.zone.revision} is the whole truth for {apex}; the name {text}"
-        source = SPECIAL.get(apex.rpartition(".")[2], "")
+        source = SPECIAL.get(apex) or SPECIAL.get(apex.rpartition(".")[2], "")
         return "special", f"names of {apex} are answered here and never forwarded ({source})"
 
     def _completed(self, query: Query, found: Tail | Elsewhere) -> tuple[str, ...]:

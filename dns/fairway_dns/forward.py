@@ -34,6 +34,8 @@ NEAR: Final = 0.01
 """Seconds; servers whose times differ by less than this count as equally fast."""
 NEARBY: Final = 0.0001
 """Seconds for which it may pay not to sleep until an answer comes: that of a server on the same machine or link."""
+FEW: Final = 2
+"""Questions under way up to which it is done at all (an A and an AAAA, say): with more, there is work to do meanwhile."""
 FAILURE_TTL: Final = 300
 """Seconds a failure may be kept at most (RFC 2308, 7; RFC 9520, 3.2)."""
 REASONS: Final = {EDE_UNREACHABLE: "no upstream answered", EDE_NETWORK: "no upstream could be spoken to"}
@@ -171,7 +173,7 @@ class Forwarder:
         flight = _Flight(self, asked, order, now + self._limits.total, waiter)
         self._flights[asked] = flight
         self._try_next(flight, now)
-        if self._answers is not None:
+        if self._answers is not None and len(self._flights) <= FEW:
             self._answers.expect()
         if self._timer is None and self._flights:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
@@ -243,7 +245,7 @@ class Forwarder:
         took = self._clock.monotonic() - attempt.since
         health.time += (took - health.time) / 8
         self._timings.upstream(address, took)
-        if self._sequels is not None:
+        if self._sequels is not None and len(self._flights) < FEW:
             self._sequels.expect()
 
     def failed(self, flight: _Flight, attempt: Attempt, outcome: Unusable) -> None:

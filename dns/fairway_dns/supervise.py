@@ -26,8 +26,8 @@ STABLE = 30.0
 class WorkerSupervisor:
     """Promise: while started, exactly one worker with `argv` runs (after a death a new one follows, with growing delay); one
     with other arguments is replaced without a gap: the new one is ready before the old one is told to stop. With a `pulse`, one
-    that lives but gives no sign of it, or leaves queries lying, is killed once its successor is ready. Cancelling or `detach`
-    leaves the worker running.
+    that lives but gives no sign of it, or leaves queries unanswered, is killed once its successor is ready. Cancelling or
+    `detach` leaves the worker running.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class WorkerSupervisor:
         self.restarts = 0
         """Workers started after a death."""
         self.hung = 0
-        """Workers killed because they gave no sign of life, or left queries lying."""
+        """Workers killed because they gave no sign of life, or left queries unanswered."""
 
     @property
     def pid(self) -> int | None:
@@ -180,7 +180,7 @@ class WorkerSupervisor:
         addresses, domain = listening(running.argv)
         dumb = silent(pulse, running.pid, self._patience)
         idle = useless(pulse, running.pid, addresses, lambda address: unanswered(address, domain), self._patience)
-        return {asyncio.create_task(dumb): "gives no sign of life", asyncio.create_task(idle): "leaves queries lying"}
+        return {asyncio.create_task(dumb): "gives no sign of life", asyncio.create_task(idle): "leaves queries unanswered"}
 
     async def _relieve(self, old: Running) -> None:
         """Put a successor beside a worker that hangs, then end that one: it holds its share of the queries until then. Whoever

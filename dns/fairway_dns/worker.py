@@ -107,6 +107,7 @@ class Worker:
         await self._first_table(client)
         if self._resolver.fresh is not None:
             self._resolver.fresh.prepare()
+        gc.freeze()
         await self._listen()
         self._log.info("listening on %s port %d", ", ".join(self._config.listen), self._config.port)
         _tell_ready()
@@ -259,7 +260,7 @@ def parse_arguments(argv: Sequence[str]) -> WorkerConfig:
 
 async def _main(config: WorkerConfig, log: logging.Logger) -> None:
     # A table of 10,000 services is 100,000s of objects without cycles; full collections over them were measured to stop
-    # the loop for 0.2 s. Young ones go on and are enough for what asyncio leaves behind.
+    # the loop for 0.2 s. Young ones go on and are enough for what asyncio leaves behind; they pass over the table (gc.freeze).
     gc.set_threshold(20_000, 20, 100_000)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -57,6 +57,8 @@ def door(member: Member) -> socket.socket:
         made.bind(("127.0.0.2", 0))
         made.connect((HOST, PORT))
         made.settimeout(2)
+        while member.udp._burst():
+            pass  # What came through others, while somebody else's door was looked for, proves nothing.
         before = member.count("queries:A")
         made.send(dns.message.make_query("localhost", "A").to_wire())
         while member.count("queries:A") == before and member.udp._burst():

@@ -117,6 +117,22 @@ def test_what_upstreams_know_is_said_to_be_theirs(
     assert (told.rule, told.rcode, told.forwarded, told.servers) == (rule, "", forwarded, servers)
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("localhost", "RFC 6761, 6.3"),
+        ("x.test", "RFC 6761, 6.2"),
+        ("x.invalid", "RFC 6761, 6.4"),
+        ("x.onion", "RFC 7686"),
+        ("x.alt", "RFC 9476"),
+        ("_dns.resolver.arpa", "RFC 9462"),
+        ("1.0.168.192.in-addr.arpa", "RFC 6303, RFC 7793"),
+    ],
+)
+def test_names_that_never_leave_say_by_which_rule(explainer: Explainer, name: str, source: str) -> None:
+    assert explainer.explain(name, 64).reasons[0].endswith(f"never forwarded ({source})")
+
+
 def test_before_the_first_table_that_is_the_reason() -> None:
     assert Explainer(CONFIG, []).explain(f"web.shop.{Z}", 1).rule == "not ready"
 

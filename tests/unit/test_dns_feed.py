@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import stat
 from collections.abc import AsyncIterator
@@ -39,7 +40,8 @@ async def feeding(path: Path) -> AsyncIterator[ZoneFeed]:
 @asynccontextmanager
 async def client(path: Path, counters: Counters | None = None, state: StateFile | None = None) -> AsyncIterator[Table]:
     table = Table(Zone)
-    task = asyncio.create_task(FeedClient(path, table, state, lambda: Stats((counters or Counters()).values), LOG, list).run())
+    parts = table, state, lambda: Stats((counters or Counters()).values), LOG, lambda: iter(())
+    task = asyncio.create_task(FeedClient(path, *parts).run())
     try:
         yield table
     finally:
@@ -70,6 +72,24 @@ async def test_snapshot_then_deltas_each_acknowledged(tmp_path: Path) -> None:
         assert await feed.wait_acked(9, 2)
         assert (table.zone.revision, feed.acked()) == (9, 9)
         assert not await feed.wait_acked(10, 0.05)
+
+
+async def test_a_table_is_not_gone_through_for_garbage_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "feed.sock"
+    records = frozenset(Record(f"n{n}.x", "A", "10.0.0.1") for n in range(3000))
+    before = gc.get_threshold()
+    # As in a worker; only the number of young collections says when the next older generation is looked through.
+    gc.set_threshold(1000, 1_000_000, 1_000_000)
+    try:
+        async with feeding(path) as feed, client(path) as table:
+            gc.collect()
+            feed.reset(records, 5)
+            assert await feed.wait_acked(5, 5)
+            nodes = {id(node) for node in table.zone._nodes.values()}
+            young = [one for generation in (0, 1) for one in gc.get_objects(generation)]
+            assert not [one for one in young if id(one) in nodes]
+    finally:
+        gc.set_threshold(*before)
 
 
 async def test_nothing_is_sent_before_there_is_a_table(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def test_it_ends_in_time_and_before_timers(selector: DirectSelector, epoll: Scri
     lookout = Lookout(selector, 3600.0)
     assert waits(selector, lookout, epoll, at=0, timeout=0) == []
     assert epoll.asked == [0], "who has work to do does not wait at all"
+    epoll.restart(at=20)
+    selector.select(1.0)
+    assert epoll.sleeps == [], "what was expected is looked out for when the work is done"
 
 
 def test_what_does_not_pay_is_given_up_and_tried_again(selector: DirectSelector, epoll: ScriptedEpoll) -> None:
