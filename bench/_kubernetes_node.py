@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from _kubernetes_add import ROOT, served
+from _kubernetes_add import ROOT, bound_of, lags, served
 
 from fairway_netlab.control import call
 from fairway_netlab.lab import Lab
@@ -113,6 +113,9 @@ def report(lab: Lab, took: float) -> None:
     print(f"live               {status['live']}")
     print(f"start to ready     {took:.1f} s: rules of everything in the kernel, names answered")
     print(f"agent's memory     {resident} MiB, {peak} MiB at the peak")
+    beats = lags(lab)
+    longest = max((bound for bound, count in beats.items() if count), default=0.0)
+    print(f"loop lag           99 % of the beats below {bound_of(beats, 0.99):g} ms, all below {longest * 1000:g} ms")
 
 
 def memory(lab: Lab) -> tuple[int, int]:

@@ -58,6 +58,13 @@ def supervisor(path: Path, port: int = 53, feed: ZoneFeed | None = None) -> tupl
     return WorkerSupervisor(config.argv(sys.executable), record, LOG, feed, patience, launcher), launcher
 
 
+def probe(path: Path) -> tuple[int, str]:
+    """As kubelet asks; the run directory is in the host's configuration."""
+    command = [sys.executable, "-m", "fairway_cli.main", "dns", "--probe", "--config", str(path / "fairway.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return done.returncode, done.stdout.strip()
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -76,6 +83,7 @@ def test_a_worker_belongs_to_the_host_and_is_watched_by_whoever_is_there(namespa
             await first.start()
             assert first.pid is not None and parent(first.pid) == process.pid and answers()
             assert ask_host(tmp_path / "run/dns-host.sock", 1.0) == {"workers": {"dns-0.pid": True}, "held": True}
+            assert probe(tmp_path) == (0, "1 workers, not alive: none")
             # While an agent is there, it replaces what dies.
             os.kill(before := first.pid, signal.SIGKILL)
             await until(lambda: recorded(tmp_path) not in (0, before))
@@ -102,6 +110,7 @@ def test_a_worker_belongs_to_the_host_and_is_watched_by_whoever_is_there(namespa
 
         inside(namespace, body)
         last = recorded(tmp_path)
+    assert probe(tmp_path)[0] == 1
     assert last and not recorded(tmp_path), "what stops the host stops its workers"
 
 

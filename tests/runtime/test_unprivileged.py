@@ -261,6 +261,12 @@ def test_names_outlive_the_agents_container_and_follow_the_next_one(
             call(socket, "POST", "/v1/apply", {"documents": with_address(f"new-{number}", "192.0.2.2"), "dryRun": False})
             eventually(lambda name=f"new-{number}": answer(own, name) == ["192.0.2.2"], "a new revision is answered")
     asking.check()
+    # One that hangs is ended by the agent, which has no more rights than being the same user.
+    record = pod.shared["run"] / "dns-0.pid"
+    hung = json.loads(record.read_text())["pid"]
+    os.kill(hung, signal.SIGSTOP)
+    eventually(lambda: not Path(f"/proc/{hung}").exists(), "it is replaced and ended", 30)
+    eventually(lambda: answer(own, "web") == ["192.0.2.1"], "its successor answers")
     # The other way round: the table is on disk, and the host starts its workers from their records.
     pod.kill("dns")
     assert answer(own, "web") == []

@@ -13,7 +13,8 @@ from tests.unit.test_kubernetes_manifests import DOCUMENTS, documents, faults, s
 from fairway_core.keys import Key
 from fairway_store.kubernetes.events import CONDITION, CONTROLLER, Condition, Incident, condition_patch, event_document
 
-POLICY, BINDING = documents("optional/own-node.yaml")
+ALL = documents("optional/own-node.yaml")
+POLICIES = {item["metadata"]["name"]: item["spec"] for item in ALL if item["kind"] == "ValidatingAdmissionPolicy"}
 ACCOUNT = "system:serviceaccount:kube-system:fairway"
 CLAIM = "authentication.kubernetes.io/node-name"
 READY = {"type": "Ready", "status": "True"}
@@ -23,7 +24,7 @@ NODE = {
 }
 
 
-@pytest.mark.parametrize("document", [POLICY, BINDING], ids=lambda item: item["kind"])
+@pytest.mark.parametrize("document", ALL, ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
 def test_it_fits_the_schema(document: dict[str, Any]) -> None:
     known = schemas()
     assert faults(document, schema_of(document, known), known, document["kind"]) == []
@@ -32,7 +33,8 @@ def test_it_fits_the_schema(document: dict[str, Any]) -> None:
 def test_it_is_about_the_account_of_the_manifest_and_bound() -> None:
     (account,) = [item["metadata"] for item in DOCUMENTS if item["kind"] == "ServiceAccount"]
     assert f"system:serviceaccount:{account['namespace']}:{account['name']}" == ACCOUNT
-    assert BINDING["spec"] == {"policyName": POLICY["metadata"]["name"], "validationActions": ["Deny"]}
+    bindings = [item["spec"] for item in ALL if item["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert bindings == [{"policyName": name, "validationActions": ["Deny"]} for name in POLICIES]
 
 
 def test_everything_the_agent_writes_is_looked_at() -> None:
@@ -44,7 +46,7 @@ def test_everything_the_agent_writes_is_looked_at() -> None:
         for g in rule["apiGroups"]
         for r in rule["resources"]
     }
-    rules = POLICY["spec"]["matchConstraints"]["resourceRules"]
+    rules = [rule for spec in POLICIES.values() for rule in spec["matchConstraints"]["resourceRules"]]
     assert {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]} == written
 
 
@@ -57,7 +59,7 @@ def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
 def refusals(request: dict[str, Any], new: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
     """What an API server would say; nothing if the policy does not apply or all of it holds."""
     scope = {"request": request, "object": new, "oldObject": old or {}}
-    spec = POLICY["spec"]
+    spec = POLICIES["fairway-own-node" if request["resource"]["resource"] == "nodes" else "fairway-own-events"]
     if not all(evaluate(item["expression"], scope) for item in spec["matchConditions"]):
         return []
     scope["variables"] = {
@@ -127,7 +129,7 @@ def test_events_in_its_own_nodes_name() -> None:
     assert refusals(create, {**event_document(incident, "n1", 1.0), "reportingController": "kubelet"}) != []
     # An event that all nodes share is counted by whichever node sees it again.
     assert refusals(asked("events", "x"), event_document(incident, "n2", 1.0)) == []
-    assert CONTROLLER in POLICY["spec"]["validations"][-1]["expression"]
+    assert CONTROLLER in POLICIES["fairway-own-events"]["validations"][-1]["expression"]
 
 
 def test_others_are_not_its_business() -> None:
