@@ -69,6 +69,6 @@ class Asking:
             self.wrong += reply[3] & 15 != 0 or reply[6:8] == b"\0\0"
 
     def check(self, rate: int = 400) -> None:
-        """After the block: everything was answered, rightly, at so many questions a second: a thousand, or less on a busy machine."""
+        """After the block: everything was answered, rightly, at so many questions a second (fewer than it means to ask)."""
         assert (self.sent - self.answered, self.wrong) == (0, 0), f"of {self.sent}"
         assert self.sent / self.seconds >= rate, f"{self.sent / self.seconds:.0f} a second are too few to show anything"

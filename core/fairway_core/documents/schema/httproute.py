@@ -3,15 +3,16 @@ experimental channel are accepted and mean nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from fairway_core.documents.errors import Fault, shown
+from fairway_core.documents.errors import Fault
 from fairway_core.documents.schema.base import ApiObject, duplicates, names
 from fairway_core.documents.schema.gateway import GatewayMeta, Group, Hostname, KindName
 from fairway_core.documents.schema.network import PortNumber
+from fairway_core.documents.schema.numbers import whole
 from fairway_core.documents.schema.text import DnsLabel, DnsSubdomain
 from fairway_core.duration import milliseconds
 
@@ -28,23 +29,14 @@ FILTERS = {
 """The types of filters, and the field in which each is described."""
 
 
-def _whole(low: int, high: int) -> Callable[[int], int]:
-    def check(number: int) -> int:
-        if not low <= number <= high:
-            raise ValueError(f"must be between {low} and {high}, not {shown(number)}")
-        return number
-
-    return check
-
-
 def _duration(text: str) -> str:
     milliseconds(text)
     return text
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-Weight = Annotated[int, AfterValidator(_whole(0, 1_000_000))]
-Percent = Annotated[int, AfterValidator(_whole(0, 100))]
+Weight = Annotated[int, AfterValidator(whole(0, 1_000_000))]
+Percent = Annotated[int, AfterValidator(whole(0, 100))]
 
 
 class ParentRef(ApiObject):
@@ -126,8 +118,8 @@ class BackendReference(ApiObject):
 class Fraction(ApiObject):
     """A share; the denominator is 100 unless it is given."""
 
-    numerator: Annotated[int, AfterValidator(_whole(0, 2**31 - 1))]
-    denominator: Annotated[int, AfterValidator(_whole(1, 2**31 - 1))] | None = None
+    numerator: Annotated[int, AfterValidator(whole(0, 2**31 - 1))]
+    denominator: Annotated[int, AfterValidator(whole(1, 2**31 - 1))] | None = None
 
     def rules(self) -> Iterator[Fault]:
         if self.numerator > (self.denominator or 100):
@@ -185,7 +177,7 @@ class Cors(ApiObject):
     allowMethods: list[str] | None = None
     allowHeaders: list[str] | None = None
     exposeHeaders: list[str] | None = None
-    maxAge: Annotated[int, AfterValidator(_whole(1, 2**31 - 1))] | None = None
+    maxAge: Annotated[int, AfterValidator(whole(1, 2**31 - 1))] | None = None
 
 
 class ExtensionRef(ApiObject):

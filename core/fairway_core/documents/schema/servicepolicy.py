@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 from fairway_core.documents.errors import Fault, shown
 from fairway_core.documents.schema.base import ApiObject, ObjectMeta, duplicates
 from fairway_core.documents.schema.network import Address, PortNumber
+from fairway_core.documents.schema.numbers import whole
 from fairway_core.documents.schema.selector import LabelSelector
 from fairway_core.documents.schema.text import DnsLabel1035, DnsSubdomain
 from fairway_core.duration import milliseconds
@@ -31,15 +32,6 @@ def _within(low: str, high: str = LONGEST) -> Callable[[str], str]:
     return check
 
 
-def _whole(low: int, high: int) -> Callable[[int], int]:
-    def check(number: int) -> int:
-        if not low <= number <= high:
-            raise ValueError(f"must be between {low} and {high}, not {shown(number)}")
-        return number
-
-    return check
-
-
 def _path(text: str) -> str:
     if not text.startswith("/") or len(text) > 1024 or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{shown(text)} is not a path (beginning with '/', no spaces, at most 1024)")
@@ -48,10 +40,10 @@ def _path(text: str) -> str:
 
 Period = Annotated[str, AfterValidator(_within("100ms"))]
 Span = Annotated[str, AfterValidator(_within("0s"))]
-Count = Annotated[int, AfterValidator(_whole(1, 100))]
-Percent = Annotated[int, AfterValidator(_whole(1, 100))]
-Weight = Annotated[int, AfterValidator(_whole(0, 1000))]
-HttpStatus = Annotated[int, AfterValidator(_whole(100, 599))]
+Count = Annotated[int, AfterValidator(whole(1, 100))]
+Percent = Annotated[int, AfterValidator(whole(1, 100))]
+Weight = Annotated[int, AfterValidator(whole(0, 1000))]
+HttpStatus = Annotated[int, AfterValidator(whole(100, 599))]
 HttpPath = Annotated[str, AfterValidator(_path)]
 
 
