@@ -53,12 +53,18 @@ def serve(namespace: str, kubeconfig: str, options: argparse.Namespace, pipe: Co
     server.put(*(pod(f"add-{number}", "n1") for number in range(options.adds * 2 * options.rounds + 5)))
     server.put(*(pod(f"far-{number}", "n2", address(number)) for number in range(options.far)))
     pipe.send("filled")
+    homes, total = list(range(options.far)), 0
     while pipe.recv():
         started, sent = time.monotonic(), 0
         while not pipe.poll():
             while sent < (time.monotonic() - started) * options.rate:
                 sent += 1
-                server.put(pod(f"far-{sent % options.far}", "n2", address(sent)))
+                total += 1
+                number = total % options.far
+                if total % 100 < options.moving:
+                    # A pod that was there before never had it.
+                    homes[number] += options.far
+                server.put(pod(f"far-{number}", "n2", address(homes[number])))
                 if sent % 1000 == 0:
                     server.forget(1000)
             time.sleep(0.002)

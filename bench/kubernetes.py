@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/kubernetes.py [--services 10000 --endpoints 50000 --pods 20000 --policies 1000 --rate 1000]
     sudo .venv/bin/python bench/kubernetes.py --node
-    sudo .venv/bin/python bench/kubernetes.py --add [--adds 20 --rounds 5 --far 2000 --rate 1000]
+    sudo .venv/bin/python bench/kubernetes.py --add [--adds 20 --rounds 5 --far 2000 --rate 1000 --moving 10]
 
 The server is the stand-in of the tests, in a process of its own; objects have the size of real ones (managedFields included).
 Measured is the store up to a complete World, without compiling rules. Peer: the same lists fetched and parsed as JSON one after
@@ -11,7 +11,9 @@ the other, the least any client has to do; in this run, on this machine.
 With --node: a whole agent on a node of a laboratory, from its start until all rules are in the kernel and names are answered.
 
 With --add: the plugin's ADD end to end on a node of a laboratory, while pods of other nodes change at the given rate, and how
-late the agent's event loop is meanwhile, as its own metric has it. Peer: the same ADDs between the streams.
+late the agent's event loop is meanwhile, as its own metric has it. Peer: the same ADDs between the streams. Of a hundred events
+--moving are pods with new addresses, which change rules and names; the others are what most events of a cluster are, changes of a
+status that mean nothing here.
 """
 
 from __future__ import annotations
@@ -196,7 +198,7 @@ def main() -> None:
     parser.add_argument("--paged", dest="streaming", action="store_false", help="a server without streaming lists")
     parser.add_argument("--node", action="store_true", help="a whole agent instead, rules and names included (root needed)")
     parser.add_argument("--add", action="store_true", help="ADD under a stream of events instead (root needed)")
-    for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000), ("seconds", 2)):
+    for name, default in (("adds", 20), ("rounds", 5), ("far", 2_000), ("seconds", 2), ("moving", 10)):
         parser.add_argument(f"--{name}", type=int, default=default, help="with --add")
     options = parser.parse_args()
     if options.node:
