@@ -62,6 +62,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._log = -1
         self._unfolded = 0
+        self._gap = False
+        """Whether the log may have one on the disk: a log ends there at a restart, whatever was synced behind."""
         self._revision = self._floor = self._oldest = self._newest = 0
         with self._errors("cannot be opened"):
             self._live()
@@ -136,7 +138,10 @@ class Database:
         """
         try:
             with self._errors("cannot be written"):
-                return self._apply(self._live(), group)
+                connection = self._live()
+                if self._gap:
+                    self._leave_log(connection)
+                return self._apply(connection, group)
         except BaseException:
             self._reset()
             raise
@@ -189,8 +194,16 @@ class Database:
                 os.fdatasync(self._log)
         except BaseException:
             # What the disk has is to be read anew.
+            self._gap = True
             self.close()
             raise
+
+    def _leave_log(self, connection: sqlite3.Connection) -> None:
+        """Have the file itself hold everything, and begin the log anew. Raises StoreUnavailable, sqlite3.Error."""
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable(f"{self.path}: cannot be written: its log could not be synced and is in use")
+        self._gap = False
 
     def fold(self) -> None:
         """Copy the write-ahead log into the file if it is long. An error is met again by the next commit."""

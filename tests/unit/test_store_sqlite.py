@@ -228,6 +228,29 @@ async def test_a_failed_sync_is_told_and_the_next_commit_tries_again(tmp_path: P
     await store.close()
 
 
+async def test_nothing_is_called_durable_behind_a_log_that_could_not_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a failed sync left may be missing on the disk, and at a restart a log ends at its first gap."""
+    path = tmp_path / "store.db"
+    store = await SqliteStore.open(path)
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", broken)
+        # Nor does it succeed when the connection ends.
+        failing.setattr(Database, "close", lambda _database: None)
+        with pytest.raises(StoreUnavailable, match="durable"):
+            await store.commit([Put(WEB, {"pad": "x" * 500_000})])
+    log = path.with_name("store.db-wal")
+    assert log.stat().st_size > 500_000
+    assert await store.commit([Put(Key("Pod", "shop", "p"), {})]) == 2
+    assert log.stat().st_size < 100_000
+    await store.close()
+
+
 async def test_a_long_log_is_folded_into_the_file(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     store = await SqliteStore.open(path)
