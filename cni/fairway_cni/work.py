@@ -40,22 +40,25 @@ class WorkThreads:
 
         `other` comes first, so that what it waits for is under way before a thread wants its turn of the interpreter.
         """
-        job: Job[None] | None = None
+        jobs: list[Job[None]] = []
 
         def begin() -> None:
-            nonlocal job
-            job = Job(self._makers, work)
+            jobs.append(Job(self._makers, work))
 
         handle = asyncio.get_running_loop().call_soon(begin)
         try:
             value = await other
         except BaseException:
             handle.cancel()
-            if job is not None:
+            for job in jobs:
                 with suppress(Exception):
                     await job.over()
             raise
-        await (job or Job(self._makers, work)).over()
+        if not jobs:
+            # `other` waited for nothing.
+            handle.cancel()
+            begin()
+        await jobs[0].over()
         return value
 
 
