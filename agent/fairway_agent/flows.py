@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fairway_core.model import HostPort
-from fairway_kernel.conntrack import Conntrack, Match, Tuple
+from fairway_kernel.conntrack import Conntrack, Match
 
 UDP = 17
 
@@ -19,10 +19,7 @@ def forget_addresses(conntrack: Conntrack, ips: Sequence[str]) -> None:
 def forget_unserved(conntrack: Conntrack, ports: Sequence[HostPort]) -> None:
     """UDP entries that ask for one of the ports and were never translated: their senders met no container. Raises KernelError."""
     wanted = {port.host_port for port in ports if port.protocol == "udp"}
-    asked = [entry for number in sorted(wanted) for entry in conntrack.entries(Match(UDP, Tuple(dst_port=number)))]
-    untouched = [entry for entry in asked if entry.reply.src == entry.orig.dst and entry.reply.dst == entry.orig.src]
-    conntrack.forget([Match(UDP, Tuple(*_ends(entry.orig))) for entry in untouched])
-
-
-def _ends(found: Tuple) -> tuple[str, str, int, int]:
-    return found.src, found.dst, found.src_port, found.dst_port
+    # One listing for all ports: on a busy node it is hundreds of thousands of entries.
+    asked = [entry for entry in conntrack.entries(Match(UDP)) if entry.orig.dst_port in wanted] if wanted else []
+    unserved = [entry for entry in asked if entry.reply.src == entry.orig.dst and entry.reply.dst == entry.orig.src]
+    conntrack.forget([Match(UDP, entry.orig) for entry in unserved])
