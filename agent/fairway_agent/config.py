@@ -119,9 +119,9 @@ class QueryLogSection(_Section):
 
 class DnsSection(_Section):
     """Where containers ask for names. No upstreams: those of the host's resolv.conf. `hosts` gives names fixed addresses,
-    `supervisor`: whether the agent starts the workers itself, or a `fairway dns` process does for it, which they do not end with.
     `stubZones` gives zones servers of their own. `visibility`: whether names of other tenants, or of what policy forbids, exist
-    for a container; `completion`: whether its search path is gone through here.
+    for a container; `completion`: whether its search path is gone through here. `supervisor`: whether the agent starts the
+    workers itself, or has `fairway dns` do it, a process that they can outlive the agent's container in.
     """
 
     listen: list[Address] = Field(default=["169.254.20.10"], min_length=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from fairway_agent.problems import Problems
@@ -57,6 +58,7 @@ class Node:
         self._problems = problems
         self._log = log
         self._bridged = False
+        self._ensuring = threading.Lock()
 
     def follow(self, before: World, after: World, touched: frozenset[Key]) -> None:
         """Own the bridge settings as soon as the world has a bridged attachment; its link is made after this. Ranges of virtual
@@ -96,13 +98,16 @@ class Node:
         self._dns = tuple(dns)
 
     def ensure(self) -> int:
-        """Settings, the DNS addresses and the way to virtual IPs; how many settings were wrong. Blocking; for worker threads."""
-        changed = self.ensure_settings()
-        try:
-            self._links.ensure_loopback(self._dns)
-            self._links.ensure_service_routes(self._service_cidrs)
-        except KernelError as error:
-            self._problems.report("node", f"the node's addresses or routes are not in place: {error}")
-        else:
-            self._problems.clear("node")
+        """Settings, the DNS addresses and the way to virtual IPs; how many settings were wrong. Blocking; for worker threads, one
+        after the other: whoever comes last knows best what is wanted.
+        """
+        with self._ensuring:
+            changed = self.ensure_settings()
+            try:
+                self._links.ensure_loopback(self._dns)
+                self._links.ensure_service_routes(self._service_cidrs)
+            except KernelError as error:
+                self._problems.report("node", f"the node's addresses or routes are not in place: {error}")
+            else:
+                self._problems.clear("node")
         return changed
