@@ -76,7 +76,9 @@ def service_policy(meta: Meta, document: Document) -> ServicePolicy:
         tuple(map(_weight, spec.get("weights") or ())),
         None if spec.get("healthCheck") is None else _health_check(spec["healthCheck"]),
         None if spec.get("outlierDetection") is None else _outlier_detection(spec["outlierDetection"]),
-        None if start is None else _given(SlowStart(_duration(start["window"])), min_weight_percent=_percent(start)),
+        None
+        if start is None
+        else _given(SlowStart(_duration(start["window"])), min_weight_percent=_optional(start, "minWeightPercent")),
         None if drain is None else _duration(drain["timeout"]),
     )
 
@@ -118,13 +120,13 @@ def _outlier_detection(item: Document) -> OutlierDetection:
     )
 
 
+def _slow_start(item: Document) -> SlowStart:
+    return _given(SlowStart(_duration(item["window"])), min_weight_percent=_optional(item, "minWeightPercent"))
+
+
 def _given(defaults: T, **values: Any) -> T:
     """The defaults with what was said in their place."""
     return replace(defaults, **{name: value for name, value in values.items() if value is not None})
-
-
-def _percent(item: Document) -> int | None:
-    return _optional(item, "minWeightPercent")
 
 
 def _optional(item: Document, name: str) -> int | None:

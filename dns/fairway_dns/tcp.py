@@ -226,8 +226,10 @@ class _Connection(asyncio.Protocol):
 
     def _next(self) -> bytes | None:
         octets = self._octets
-        end = 2 + (octets[0] << 8 | octets[1]) if len(octets) >= 2 else 2
-        if len(octets) < max(end, 2) or len(octets) < 2:
+        if len(octets) < 2:
+            return None
+        end = 2 + (octets[0] << 8 | octets[1])
+        if len(octets) < end:
             return None
         data = bytes(octets[2:end])
         del octets[:end]

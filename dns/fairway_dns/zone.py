@@ -86,8 +86,6 @@ class Zone:
         self._nodes: dict[bytes, Node] = {}
         self.revision: int | None = None
         """The store revision the records stand for; None before the first synchronisation."""
-        self.scoped = False
-        """Whether scopes are kept."""
         self._shared_tails: list[dict[int, tuple[Tail, ...]]] = []
         self._of_scope: dict[str, set[bytes]] | None = None
         self._held = tuple(map(to_key, held))
@@ -103,11 +101,16 @@ class Zone:
 
     def keep_scopes(self) -> None:
         """From now on remember which scopes lie where. Records that are there already belong to none."""
-        self.scoped, self._of_scope = True, {}
+        self._of_scope = {}
         for key in self._held:
             self._count((name for _pos, name in suffixes(key)), "", 1)
         for key, _rtype, _data, _scope in self.records():
             self._count(_above(key), "", 1)
+
+    @property
+    def scoped(self) -> bool:
+        """Whether scopes are kept."""
+        return self._of_scope is not None
 
     def of_scope(self, scope: str) -> frozenset[bytes]:
         """The names that have records of a scope."""

@@ -141,7 +141,7 @@ def _taints(taints: Any) -> Any:
     return [_pick(taint, ("key",)) for taint in taints if not isinstance(taint, Mapping) or taint.get("key") == AUTOSCALER_TAINT]
 
 
-def _policy(item: Document) -> dict[str, Any]:
+def _spec_alone(item: Document) -> dict[str, Any]:
     return _filled(spec=item.get("spec"))
 
 
@@ -158,11 +158,11 @@ _RULES: dict[str, Callable[[Document], dict[str, Any]]] = {
     "Service": _service,
     "EndpointSlice": _slice,
     "Node": _node,
-    "NetworkPolicy": _policy,
-    "ServiceCIDR": _policy,
+    "NetworkPolicy": _spec_alone,
+    "ServiceCIDR": _spec_alone,
     # What other controllers report in the status of these grows with their number.
-    "Gateway": _policy,
-    "HTTPRoute": _policy,
-    "ServicePolicy": _policy,
+    "Gateway": _spec_alone,
+    "HTTPRoute": _spec_alone,
+    "ServicePolicy": _spec_alone,
     "Namespace": _namespace,
 }
