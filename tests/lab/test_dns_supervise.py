@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.query
@@ -56,6 +58,22 @@ def supervisor(
     limits = limits or ClientLimits()
     config = WorkerConfig(str(path / "feed.sock"), (host,), port, state=str(path / f"zone-{number}"), limits=limits)
     return WorkerSupervisor(config.argv(sys.executable), path / "run" / f"dns-{number}.pid", LOG, feed, patience)
+
+
+@asynccontextmanager
+async def supervised(path: Path, **how: Any) -> AsyncIterator[tuple[WorkerSupervisor, int]]:
+    """A worker that is fed, with its process; whatever becomes of the test, it ends."""
+    feed = ZoneFeed(path / "feed.sock")
+    await feed.start()
+    feed.reset(frozenset(), 1)
+    one = supervisor(path, feed=feed, **how)
+    try:
+        await one.start()
+        assert one.pid is not None
+        yield one, one.pid
+    finally:
+        await one.stop()
+        await feed.close()
 
 
 def answers(port: int = 53) -> bool:
@@ -293,89 +311,60 @@ async def relieved(one: WorkerSupervisor, pid: int) -> None:
 
 def test_a_worker_that_reads_and_cannot_answer_is_replaced(namespace: str, tmp_path: Path) -> None:
     async def body() -> None:
-        feed = ZoneFeed(tmp_path / "feed.sock")
-        await feed.start()
-        feed.reset(frozenset(), 1)
-        one = supervisor(tmp_path, feed=feed, patience=KNOCKING)
-        await one.start()
-        pid = one.pid
-        assert pid is not None
-        await asyncio.sleep(2.0)
-        assert (one.pid, one.hung) == (pid, 0)
-        rules = "table inet mute { chain c { type filter hook output priority 0; udp sport 53 drop; }; }"
-        subprocess.run(["nft", rules], check=True)  # noqa: ASYNC221
-        await relieved(one, pid)
-        subprocess.run(["nft", "delete table inet mute"], check=True)  # noqa: ASYNC221
-        assert answers()
-        await one.stop()
-        await feed.close()
+        async with supervised(tmp_path, patience=KNOCKING) as (one, pid):
+            await asyncio.sleep(2.0)
+            assert (one.pid, one.hung) == (pid, 0)
+            rules = "table inet mute { chain c { type filter hook output priority 0; udp sport 53 drop; }; }"
+            subprocess.run(["nft", rules], check=True)  # noqa: ASYNC221
+            await relieved(one, pid)
+            subprocess.run(["nft", "delete table inet mute"], check=True)  # noqa: ASYNC221
+            assert answers()
 
     inside(namespace, body)
 
 
 def test_a_worker_that_takes_no_connections_is_replaced(namespace: str, tmp_path: Path) -> None:
     async def body() -> None:
-        feed = ZoneFeed(tmp_path / "feed.sock")
-        await feed.start()
-        feed.reset(frozenset(), 1)
-        one = supervisor(tmp_path, feed=feed, patience=KNOCKING)
-        await one.start()
-        pid = one.pid
-        assert pid is not None
-        await asyncio.sleep(2.5)
-        assert (one.pid, one.hung) == (pid, 0)
-        # From now on it can open nothing, so that connections are left in the listener's queue; UDP goes on as it was.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
-        await asyncio.to_thread(lambda: [answers() for _ in range(3)])
-        await relieved(one, pid)
-        reply = await asyncio.to_thread(dns.query.tcp, dns.message.make_query("localhost", "A"), "127.0.0.1", 2)
-        assert reply.rcode() == 0
-        await one.stop()
-        await feed.close()
+        async with supervised(tmp_path, patience=KNOCKING) as (one, pid):
+            await asyncio.sleep(2.5)
+            assert (one.pid, one.hung) == (pid, 0)
+            # From now on it can open nothing, so that connections are left in the listener's queue; UDP goes on as it was.
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
+            await asyncio.to_thread(lambda: [answers() for _ in range(3)])
+            await relieved(one, pid)
+            reply = await asyncio.to_thread(dns.query.tcp, dns.message.make_query("localhost", "A"), "127.0.0.1", 2)
+            assert reply.rcode() == 0
 
     inside(namespace, body)
 
 
 def test_a_worker_whose_connections_are_all_taken_is_not_replaced(namespace: str, tmp_path: Path) -> None:
     async def body() -> None:
-        feed = ZoneFeed(tmp_path / "feed.sock")
-        await feed.start()
-        feed.reset(frozenset(), 1)
-        one = supervisor(tmp_path, feed=feed, patience=KNOCKING, limits=ClientLimits(connections=1))
-        await one.start()
-        pid = one.pid
-        await asyncio.sleep(2.5)
-        query = dns.message.make_query("localhost", "A").to_wire()
-        with socket.create_connection(("127.0.0.1", 53)) as taken:
-            for _ in range(8):
-                # Just enough to keep it; knocks are refused meanwhile.
-                taken.sendall(len(query).to_bytes(2, "big") + query)
-                await asyncio.sleep(1.0)
-                assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=2, wait=0.3) == (0, 2)
-            assert (one.pid, one.hung) == (pid, 0)
-        await one.stop()
-        await feed.close()
+        async with supervised(tmp_path, patience=KNOCKING, limits=ClientLimits(connections=1)) as (one, pid):
+            await asyncio.sleep(2.5)
+            query = dns.message.make_query("localhost", "A").to_wire()
+            with socket.create_connection(("127.0.0.1", 53)) as taken:
+                for _ in range(8):
+                    # Just enough to keep it; knocks are refused meanwhile.
+                    taken.sendall(len(query).to_bytes(2, "big") + query)
+                    await asyncio.sleep(1.0)
+                    assert await unanswered(Address("127.0.0.1"), "cluster.local", doors=2, wait=0.3) == (0, 2)
+                assert (one.pid, one.hung) == (pid, 0)
 
     inside(namespace, body)
 
 
 def test_workers_are_not_killed_one_after_another_if_no_query_can_reach_them(namespace: str, tmp_path: Path) -> None:
     async def body() -> None:
-        feed = ZoneFeed(tmp_path / "feed.sock")
-        await feed.start()
-        feed.reset(frozenset(), 1)
         rules = "table inet t { chain c { type filter hook input priority 0; udp dport 53 drop; }; }"
         subprocess.run(["nft", rules], check=True)  # noqa: ASYNC221
-        one = supervisor(tmp_path, feed=feed, patience=Patience(0.5, 20, 0.05, 1))
-        await one.start()
-        begun = asyncio.get_running_loop().time()
-        async with asyncio.timeout(30):
-            while one.hung < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        # Given up after one round of about a second; its successor has two.
-        assert asyncio.get_running_loop().time() - begun > 3.0
-        await one.stop()
-        await feed.close()
+        async with supervised(tmp_path, patience=Patience(0.5, 20, 0.05, 1)) as (one, _):
+            begun = asyncio.get_running_loop().time()
+            async with asyncio.timeout(30):
+                while one.hung < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            # Given up after one round of about a second; its successor has two.
+            assert asyncio.get_running_loop().time() - begun > 3.0
 
     inside(namespace, body)
 
