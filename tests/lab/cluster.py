@@ -62,10 +62,11 @@ class Cluster:
     def problems(self, node: str) -> list[str]:
         return [str(text) for text in self.status(node)["problems"]]
 
-    def knows(self, node: str, plural: str, name: str) -> bool:
-        """Whether an object has reached a node."""
-        items = call(self.lab.node(node).socket, "GET", f"/v1/objects/{plural}")["items"]
-        return any(item["metadata"]["name"] == name for item in items)
+    def knows(self, node: str, plural: str, *names: str) -> int:
+        """The revision at which these objects are in a node's store; 0 until they are."""
+        found = call(self.lab.node(node).socket, "GET", f"/v1/objects/{plural}")
+        here = {item["metadata"]["name"] for item in found["items"]}
+        return int(found["revision"]) if here >= set(names) else 0
 
     def report(self, *pods: PodSpec, ready: bool = True) -> None:
         """What kubelets write when containers run: other nodes learn addresses from there."""
@@ -78,13 +79,15 @@ class Cluster:
         """A Service with endpoints on these pods, known and live everywhere."""
         self.server.put(service_of(service, **spec), *self.slices(service, *pods))
         for node in self.lab.plan.nodes:
-            eventually(lambda node=node: self.knows(node.name, "endpointslices", f"{service}-4"), f"{service} at {node.name}")
-            eventually(lambda node=node: self.live(node.name), f"{service} is live at {node.name}")
+            eventually(lambda node=node: self.live(node.name, service), f"{service} is live at {node.name}")
 
-    def live(self, node: str) -> bool:
-        """Whether the rules are those of the latest objects. Names follow."""
-        status = self.status(node)
-        return bool(status["live"]["nft"] >= status["revision"])
+    def live(self, node: str, service: str) -> bool:
+        """Whether the rules are those of a Service and its EndpointSlices as the store, which is ahead of them, has these.
+
+        Each kind comes by a watch of its own. Names follow.
+        """
+        parts = self.knows(node, "services", service), self.knows(node, "endpointslices", f"{service}-4", f"{service}-6")
+        return all(parts) and bool(self.status(node)["live"]["nft"] >= max(parts))
 
     def slices(self, service: str, *pods: str, **changes: Any) -> Iterator[dict[str, Any]]:
         """The EndpointSlices a controller would write; `changes` are put over each endpoint."""
